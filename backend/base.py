@@ -1,0 +1,94 @@
+"""What an array library has to offer so that lamella runs on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .device import Device
+
+Array = Any  # numpy.ndarray, cupy.ndarray, or an array type of a registered backend
+
+
+class DeviceUnavailableError(RuntimeError):
+    """A device was asked for that this machine cannot offer; the message says why."""
+
+
+class MixedDevicesError(ValueError):
+    """Arrays of two devices met in one operation; the message names both."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFigures:
+    """Bytes of one device's memory, as its backend sees them.
+
+    Args:
+        used: bytes in arrays that are alive.
+        reserved: bytes that the backend's pool holds, used or free.
+        total: bytes of the device; 0 where unknown.
+    """
+
+    used: int
+    reserved: int
+    total: int
+
+
+class Backend:
+    """One array library: creation, movement, products, kernels, memory.
+
+    A subclass is registered once with :func:`register_backend`; it is found again by ``type(array)``.
+    Shapes, dtypes and strides follow NumPy. Every method that creates an array takes the device it is created on.
+
+    Attributes:
+        name: the device kind it serves, as in ``lamella.device(name)``.
+        xp: the array module, with NumPy's function names.
+        array_types: the exact array classes that belong to this backend.
+        runs_cuda: whether :meth:`compile` works, so that launchers take their CUDA branch.
+    """
+
+    name: str
+    xp: Any
+    array_types: tuple[type, ...]
+    runs_cuda: bool = False
+
+    # -- devices -------------------------------------------------------------------------------------------------
+    def devices(self) -> tuple[Device, ...]:
+        """The usable devices of this kind; raises :class:`DeviceUnavailableError` with the reason where there is none."""
+        raise NotImplementedError
+
+    def device_of(self, array: Array) -> Device:
+        """The device on which ``array`` lives."""
+        raise NotImplementedError
+
+    def synchronize(self, device: Device) -> None:
+        """Wait until everything that was started on ``device`` is done."""
+        raise NotImplementedError
+
+    def memory(self, device: Device) -> MemoryFigures:
+        raise NotImplementedError
+
+    # -- creation and movement ----------------------------------------------------------------------------------
+    def empty(self, shape: tuple[int, ...], dtype: Any, device: Device) -> Array:
+        raise NotImplementedError
+
+    def from_numpy(self, array: Any, device: Device) -> Array:
+        """A copy of a host array on ``device``; host memory may be reused as soon as this returns."""
+        raise NotImplementedError
+
+    def to_numpy(self, array: Array) -> Any:
+        """The values as a NumPy array on the host (waits for them)."""
+        raise NotImplementedError
+
+    # -- arithmetic that NumPy and CuPy do not offer under one name ---------------------------------------------
+    def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """The matrix product ``a @ b`` of 2-D arrays, ``(M, K) @ (K, N) -> (M, N)``, the one door for all products."""
+        raise NotImplementedError
+
+    def scatter_add(self, target: Array, index: Any, values: Array) -> None:
+        """``target[index] += values`` with every duplicate index counted, in place."""
+        raise NotImplementedError
+
+    # -- CUDA kernels -------------------------------------------------------------------------------------------
+    def compile(self, code: str, options: tuple[str, ...], device: Device) -> Any:
+        """Compile CUDA source text; the result's ``get_function(name)`` gives ``kernel(grid, block, args, shared_mem=0)``."""
+        raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
