@@ -1,2 +1,67 @@
+"""Floor 1: which array library, which device; moving data, products, randomness, threads, memory, kernels."""
+
 if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella, not a package of its own: write 'from lamella import backend'")
+
+from .base import Array, Backend, DeviceUnavailableError, MemoryFigures, MixedDevicesError
+from .device import Device
+from .numpy_backend import NumpyBackend
+from .philox import Generator, philox4x32, random_bits
+from .precision import current_precision, precision
+from .registry import (
+    available_devices,
+    backend_for,
+    backend_names,
+    backend_of,
+    common_backend,
+    device,
+    register_backend,
+    register_loader,
+    unregister_backend,
+    why_unavailable,
+)
+from .scalars import StepScalars
+from .source import forget_kernels, get_kernel, read_source
+from .threads import cpu_kernel, get_num_threads, parallel, set_num_threads
+
+
+def _load_cupy() -> Backend:
+    from .cupy_backend import CupyBackend
+
+    return CupyBackend()
+
+
+register_backend(NumpyBackend())
+register_loader("cuda", _load_cupy)
+
+__all__ = [
+    "Array",
+    "Backend",
+    "Device",
+    "DeviceUnavailableError",
+    "Generator",
+    "MemoryFigures",
+    "MixedDevicesError",
+    "StepScalars",
+    "available_devices",
+    "backend_for",
+    "backend_names",
+    "backend_of",
+    "common_backend",
+    "cpu_kernel",
+    "current_precision",
+    "device",
+    "forget_kernels",
+    "get_kernel",
+    "get_num_threads",
+    "parallel",
+    "philox4x32",
+    "precision",
+    "random_bits",
+    "read_source",
+    "register_backend",
+    "register_loader",
+    "set_num_threads",
+    "unregister_backend",
+    "why_unavailable",
+]

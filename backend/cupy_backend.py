@@ -1,0 +1,97 @@
+"""CuPy as a backend: CUDA devices. Imported only when a CUDA device is asked for.
+
+Written against CuPy 14.2 and its documentation; not yet run on hardware.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from .base import Array, Backend, DeviceUnavailableError, MemoryFigures
+from .device import Device
+
+_INSTALL = "install one of them: pip install 'lamella[cuda12]' or pip install 'lamella[cuda13]', to match the driver"
+
+
+class CupyBackend(Backend):
+    """Arrays in device memory, one compute stream, kernels compiled by NVRTC at first use.
+
+    Raises:
+        DeviceUnavailableError: CuPy is missing, or there is no driver, no device or no NVRTC; says which.
+    """
+
+    name = "cuda"
+    runs_cuda = True
+
+    def __init__(self) -> None:
+        if find_spec("cupy") is None:
+            raise DeviceUnavailableError(f"no CUDA device can be used: CuPy is not installed; {_INSTALL}")
+        try:
+            import cupy
+            import cupyx
+        except Exception as error:  # an unwritable cache folder or a broken install raises all sorts of things
+            raise DeviceUnavailableError(f"no CUDA device can be used: importing CuPy failed: {error}") from error
+        try:
+            count = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise DeviceUnavailableError(f"no CUDA device can be used: the driver answered: {error}") from error
+        if count == 0:
+            raise DeviceUnavailableError("no CUDA device can be used: the driver reports none")
+        try:
+            cupy.cuda.nvrtc.getVersion()
+        except RuntimeError as error:
+            raise DeviceUnavailableError(
+                f"no CUDA device can be used: the kernel compiler NVRTC is missing ({error}); {_INSTALL}"
+            ) from error
+        self.xp = cupy
+        self.array_types = (cupy.ndarray,)
+        self._cupyx = cupyx
+        self._devices = tuple(Device("cuda", index) for index in range(count))
+
+    def devices(self) -> tuple[Device, ...]:
+        return self._devices
+
+    def device_of(self, array: Array) -> Device:
+        return self._devices[array.device.id]
+
+    def synchronize(self, device: Device) -> None:
+        with self.xp.cuda.Device(device.index):
+            self.xp.cuda.get_current_stream().synchronize()
+
+    def memory(self, device: Device) -> MemoryFigures:
+        with self.xp.cuda.Device(device.index):
+            pool = self.xp.get_default_memory_pool()
+            _, total = self.xp.cuda.runtime.memGetInfo()
+            return MemoryFigures(pool.used_bytes(), pool.total_bytes(), total)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any, device: Device) -> Array:
+        with self.xp.cuda.Device(device.index):
+            return self.xp.empty(shape, dtype)
+
+    def asarray(self, value: Any, like: Array | None = None) -> Array:
+        if like is None:
+            return self.xp.asarray(value)
+        with like.device:
+            return self.xp.asarray(value)
+
+    def from_numpy(self, array: Any, device: Device) -> Array:
+        with self.xp.cuda.Device(device.index):
+            return self.xp.array(np.asarray(array), blocking=True)
+
+    def to_numpy(self, array: Array) -> Any:
+        return array.get()
+
+    def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        return self.xp.matmul(a, b, out=out)
+
+    def scatter_add(self, target: Array, index: Any, values: Array) -> None:
+        self._cupyx.scatter_add(target, index, values)
+
+    def compile(self, code: str, options: tuple[str, ...], device: Device) -> Any:
+        with self.xp.cuda.Device(device.index):
+            module = self.xp.RawModule(code=code, options=("--std=c++17", *options))
+            module.compile()
+            return module

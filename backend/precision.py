@@ -1,0 +1,38 @@
+"""How exactly float32 products are computed: a choice made in a ``with`` block, never silently."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+_CHOICES = ("float32", "tf32", "strict")
+_state = threading.local()
+
+
+class precision:  # a context manager reads as a word
+    """Choose the arithmetic of float32 products inside a ``with`` block, for this thread.
+
+    ``"float32"`` is the default: IEEE products, fast algorithms with a stated error bound allowed. ``"tf32"`` lets
+    tensor cores round the factors to 10 bits of mantissa. ``"strict"`` also avoids algorithms that trade accuracy for
+    speed (Winograd convolution).
+    """
+
+    def __init__(self, choice: str) -> None:
+        if choice not in _CHOICES:
+            raise ValueError(f"precision must be one of {', '.join(map(repr, _CHOICES))}, got {choice!r}")
+        self._choice = choice
+
+    def __enter__(self) -> precision:
+        self._before = current_precision()
+        _state.choice = self._choice
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _state.choice = self._before
+
+
+def current_precision() -> str:
+    """The choice in force in this thread."""
+    return getattr(_state, "choice", "float32")

@@ -1,0 +1,6 @@
+"""lamella: neural networks on NumPy and CuPy; one layer code, two devices, CUDA kernels you can read."""
+
+from . import backend
+from .backend import Generator, available_devices, device, precision, set_num_threads
+
+__version__ = "0.1.0"
