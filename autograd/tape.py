@@ -15,7 +15,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, TypeVar
 
-from ..backend import Array, backend_of, common_backend
+from ..backend import Array, MixedDevicesError, backend_of, common_backend
 from .broadcast import unbroadcast
 from .errors import add_context, describe
 from .tensor import LEAF, Tensor, wrap
@@ -126,23 +126,22 @@ def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..
                 if isinstance(value, Tensor):
                     args, kwargs = _positional(function, args, kwargs)
                     break
-        if len(args) == 2 and isinstance(x0 := args[0], Tensor) and isinstance(x1 := args[1], Tensor):
-            array, array1 = arrays = x0.data, x1.data  # the most frequent call, without a loop: 0.2 us less
-            kind = type(array)
-            if kind is not type(array1):
-                _one_device(name, args)
-            e0, e1 = edges = x0._edge, x1._edge
-            wanted = e0 is not None or e1 is not None
-            if e0 is LEAF or e1 is LEAF:
-                edges = (x0 if e0 is LEAF else e0, x1 if e1 is LEAF else e1)
-        else:
-            arrays, edges, kind, wanted = _unwrap(name, args)
         try:
-            y, backward = function(*arrays, **kwargs)
+            if len(args) == 2 and not kwargs and isinstance(x := args[0], Tensor) and isinstance(w := args[1], Tensor):
+                a0, a1 = x.data, w.data  # two tensors: the other branch without its loop
+                kind = type(a0)
+                if kind is not type(a1):
+                    _require_one_device(args)
+                e0, e1 = edges = x._edge, w._edge
+                wanted = e0 is not None or e1 is not None
+                if e0 is LEAF or e1 is LEAF:
+                    edges = (x if e0 is LEAF else e0, w if e1 is LEAF else e1)
+                y, backward = function(a0, a1)
+            else:
+                arrays, edges, kind, wanted = _unwrap(args)
+                y, backward = function(*arrays, **kwargs)
         except Exception as error:
-            _one_device(name, args)
-            add_context(error, f"in {name}({describe(args, kwargs)})")
-            raise
+            raise _explained(error, name, args, kwargs)  # noqa: B904 - the same error, or one that chains to it
         if type(y) is not kind:
             if type(y) is tuple:
                 return _several(y, backward, edges if wanted and _mode.recording else None, apply)
@@ -166,7 +165,7 @@ def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..
     return apply
 
 
-def _unwrap(name: str, args: tuple[Any, ...]) -> tuple[list[Any], list[Any], type | None, bool]:
+def _unwrap(args: tuple[Any, ...]) -> tuple[list[Any], Any, type | None, bool]:
     """The arrays and edges of a call's arguments, the arrays' type, and whether any wants a gradient."""
     arrays = []
     edges = []
@@ -182,7 +181,7 @@ def _unwrap(name: str, args: tuple[Any, ...]) -> tuple[list[Any], list[Any], typ
             edges.append(edge)
             if kind is not type(array):
                 if kind is not None:
-                    _one_device(name, args)
+                    _require_one_device(args)
                 kind = type(array)
         else:
             arrays.append(arg)
@@ -225,14 +224,21 @@ def _as_array(y: Any, args: tuple[Any, ...]) -> Array:
     return y
 
 
-def _one_device(name: str, args: tuple[Any, ...]) -> None:
+def _require_one_device(args: tuple[Any, ...]) -> None:
     arrays = [arg.data for arg in args if isinstance(arg, Tensor)]
     if len(arrays) > 1:
-        try:
-            common_backend(*arrays)
-        except ValueError as error:
-            add_context(error, f"in {name}({describe(args, {})})")
-            raise
+        common_backend(*arrays)
+
+
+def _explained(error: Exception, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
+    """The error with the call it came from; where devices were mixed, that is said instead of what came of it."""
+    try:
+        _require_one_device(args)
+    except MixedDevicesError as mixed:
+        mixed.__cause__ = None if mixed.args == error.args else error
+        error = mixed
+    add_context(error, f"in {name}({describe(args, kwargs)})")
+    return error
 
 
 # -- writing in place ---------------------------------------------------------------------------------------------
@@ -438,7 +444,7 @@ def _give_leaf(node: Node | None, leaf: Tensor, g: Any, dy: Any, separate: bool)
     buffer = leaf._grad_buffer
     if separate:
         g = g(dy, buffer if before is None else None)
-    if g.shape != data.shape or g.dtype != data.dtype:
+    if g.shape != data.shape or (g.dtype is not data.dtype and g.dtype != data.dtype):
         g = _fit(node, g, data.shape, data.dtype)
     if type(g) is not type(data):  # a NumPy scalar
         g = backend_of(data).asarray(g, data)
