@@ -53,7 +53,7 @@ class Backend:
 
     # -- devices -------------------------------------------------------------------------------------------------
     def devices(self) -> tuple[Device, ...]:
-        """The usable devices of this kind; raises :class:`DeviceUnavailableError` with the reason where there is none."""
+        """The usable devices of this kind; where there is none, :class:`DeviceUnavailableError` says why."""
         raise NotImplementedError
 
     def device_of(self, array: Array) -> Device:
@@ -90,5 +90,5 @@ class Backend:
 
     # -- CUDA kernels -------------------------------------------------------------------------------------------
     def compile(self, code: str, options: tuple[str, ...], device: Device) -> Any:
-        """Compile CUDA source text; the result's ``get_function(name)`` gives ``kernel(grid, block, args, shared_mem=0)``."""
+        """Compile CUDA text; the result's ``get_function(name)`` gives ``kernel(grid, block, args, shared_mem=0)``."""
         raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
