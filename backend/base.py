@@ -53,7 +53,7 @@ class Backend:
 
     # -- devices -------------------------------------------------------------------------------------------------
     def devices(self) -> tuple[Device, ...]:
-        """The usable devices of this kind; where there is none, :class:`DeviceUnavailableError` says why."""
+        """The usable devices of this kind; raises :class:`DeviceUnavailableError` with the reason where none is."""
         raise NotImplementedError
 
     def device_of(self, array: Array) -> Device:
