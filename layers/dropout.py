@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..autograd import Tensor, op
+from ..autograd import op
 from ..backend import Array, Generator, backend_of, random_bits
 from .module import Module
 
