@@ -11,90 +11,55 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import Array, backend_of
-from .broadcast import unbroadcast
-from .tape import op
+from .tape import broadcasting_op, op
 from .tensor import Tensor, is_floating, wrap
 
 _NUMBERS = (int, float, bool)
 
 
-def _forms(x: Array, y: Array) -> tuple[Any, Any, Any, Any]:
-    """Shapes and dtypes of two operands: all that the gradient of a sum needs of them."""
-    try:
-        return x.shape, y.shape, x.dtype, y.dtype
-    except AttributeError:
-        odd = y if hasattr(x, "shape") else x
-        raise TypeError(f"operands must be tensors, arrays or numbers, got {type(odd).__name__}") from None
-
-
 # -- arithmetic ---------------------------------------------------------------------------------------------------
 
 
-@op
+@broadcasting_op
 def add(x: Array, y: Array) -> Any:
     """``x + y``."""
-    z = x + y
-    if type(y) in _NUMBERS:
-        return z, lambda dy: (dy,)
-    if type(x) in _NUMBERS:
-        return z, lambda dy: (None, dy)
-    xs, ys, xt, yt = _forms(x, y)
-    if xs == ys and xt == yt:
-        return z, lambda dy: (dy, dy)
-    return z, lambda dy: (lambda _: unbroadcast(dy, xs, xt), lambda _: unbroadcast(dy, ys, yt))
+    return x + y, lambda dy: (dy, dy)
 
 
-@op
+@broadcasting_op
 def subtract(x: Array, y: Array) -> Any:
     """``x - y``."""
-    z = x - y
-    if type(y) in _NUMBERS:
-        return z, lambda dy: (dy,)
-    if type(x) in _NUMBERS:
-        return z, lambda dy: (None, -dy)
-    xs, ys, xt, yt = _forms(x, y)
-    return z, lambda dy: (lambda _: unbroadcast(dy, xs, xt), lambda _: unbroadcast(-dy, ys, yt))
+    return x - y, (lambda dy, out: dy, lambda dy, out: -dy)
 
 
-@op
+@broadcasting_op
 def multiply(x: Array, y: Array) -> Any:
     """``x * y``."""
-    z = x * y
-    if type(y) in _NUMBERS:
-        return z, lambda dy: (dy * y,)
-    if type(x) in _NUMBERS:
-        return z, lambda dy: (None, dy * x)
-    xs, ys, xt, yt = _forms(x, y)
-    if xs == ys and xt == yt:
-        return z, lambda dy: (lambda _: dy * y, lambda _: dy * x)
-    return z, lambda dy: (lambda _: unbroadcast(dy * y, xs, xt), lambda _: unbroadcast(dy * x, ys, yt))
+    return x * y, (lambda dy, out: dy * y, lambda dy, out: dy * x)
 
 
-@op
+@broadcasting_op
 def divide(x: Array, y: Array) -> Any:
     """``x / y``."""
     z = x / y
-    if type(y) in _NUMBERS:
-        return z, lambda dy: (dy / y,)
-    if type(x) in _NUMBERS:
-        return z, lambda dy: (None, -dy * z / y)
-    xs, ys, xt, yt = _forms(x, y)
-    return z, lambda dy: (lambda _: unbroadcast(dy / y, xs, xt), lambda _: unbroadcast(-dy * z / y, ys, yt))
+    return z, (lambda dy, out: dy / y, lambda dy, out: -dy * z / y)
 
 
-@op
+@broadcasting_op
 def power(x: Array, y: Array) -> Any:
     """``x ** y``; the derivative with respect to ``y`` is 0 where ``x`` is 0."""
     if type(y) in _NUMBERS:
         return _power_of_number(x, y)
     xp = backend_of(y).xp
     z = x**y
-    log = xp.log(xp.where(xp.equal(x, 0), 1, x)).astype(z.dtype)
-    if type(x) in _NUMBERS:
-        return z, lambda dy: (None, dy * z * log)
-    xs, ys, xt, yt = _forms(x, y)
-    slope = y * x ** xp.where(y == 0, 1, y - 1)  # 0 at y = 0, also where x is 0
-    return z, lambda dy: (lambda _: unbroadcast(dy * slope, xs, xt), lambda _: unbroadcast(dy * z * log, ys, yt))
+
+    def dx(dy: Array, out: Any) -> Array:  # 0 at y = 0, also where x is 0
+        return dy * (y * x ** xp.where(y == 0, 1, y - 1))
+
+    def dexponent(dy: Array, out: Any) -> Array:
+        return dy * (z * xp.log(xp.where(xp.equal(x, 0), z.dtype.type(1), x)))
+
+    return z, (dx, dexponent)
 
 
 def _power_of_number(x: Array, c: float) -> Any:
@@ -120,13 +85,13 @@ def positive(x: Array) -> Any:
     return +x, lambda dy: (dy,)
 
 
-@op
+@broadcasting_op
 def maximum(x: Array, y: Array) -> Any:
     """The larger of two values; equal values share the gradient equally. NaN where either is NaN."""
     return _extremum(x, y, "maximum")
 
 
-@op
+@broadcasting_op
 def minimum(x: Array, y: Array) -> Any:
     """The smaller of two values; equal values share the gradient equally. NaN where either is NaN."""
     return _extremum(x, y, "minimum")
@@ -135,20 +100,12 @@ def minimum(x: Array, y: Array) -> Any:
 def _extremum(x: Array, y: Array, name: str) -> Any:
     xp = backend_of(y if type(x) in _NUMBERS else x).xp
     z = getattr(xp, name)(x, y)
-    dtype = z.dtype
 
-    def share(mine: Array, other: Array) -> Array:
-        return (mine == z).astype(dtype) * (1 - 0.5 * (mine == other).astype(dtype))
+    def share(dy: Array, mine: Array) -> Array:
+        tie = xp.equal(x, y).astype(dy.dtype)
+        return dy * (xp.equal(mine, z).astype(dy.dtype) * (1 - 0.5 * tie))
 
-    if type(y) in _NUMBERS:
-        return z, lambda dy: (dy * share(x, y),)
-    if type(x) in _NUMBERS:
-        return z, lambda dy: (None, dy * share(y, x))
-    xs, ys, xt, yt = _forms(x, y)
-    return z, lambda dy: (
-        lambda _: unbroadcast(dy * share(x, y), xs, xt),
-        lambda _: unbroadcast(dy * share(y, x), ys, yt),
-    )
+    return z, (lambda dy, out: share(dy, x), lambda dy, out: share(dy, y))
 
 
 @op
@@ -159,17 +116,16 @@ def clip(x: Array, min: float | None = None, max: float | None = None) -> Any:
     return z, lambda dy: (dy * (x == z).astype(dy.dtype),)
 
 
-@op
+@broadcasting_op
 def where(condition: Array, x: Array, y: Array) -> Any:
     """``x`` where ``condition`` holds, else ``y``."""
     xp = backend_of(condition).xp
     z = xp.where(condition, x, y)
-    xs, xt = getattr(x, "shape", ()), getattr(x, "dtype", z.dtype)
-    ys, yt = getattr(y, "shape", ()), getattr(y, "dtype", z.dtype)
-    return z, lambda dy: (
+    zero = z.dtype.type(0)
+    return z, (
         None,
-        lambda _: unbroadcast(xp.where(condition, dy, dy.dtype.type(0)), xs, xt),
-        lambda _: unbroadcast(xp.where(condition, dy.dtype.type(0), dy), ys, yt),
+        lambda dy, out: xp.where(condition, dy, zero),
+        lambda dy, out: xp.where(condition, zero, dy),
     )
 
 

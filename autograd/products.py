@@ -20,37 +20,31 @@ def matmul(x: Array, y: Array) -> Any:
     backend = backend_of(x)
     if x.ndim == 2 and y.ndim == 2 and x.dtype == y.dtype:
         gemm = backend.gemm
-        return gemm(x, y), lambda dy: (lambda out: gemm(dy, y.T, out), lambda out: gemm(x.T, dy, out))
+        return gemm(x, y), (lambda dy, out: gemm(dy, y.T, out), lambda dy, out: gemm(x.T, dy, out))
 
     xs, ys, xt, yt = x.shape, y.shape, x.dtype, y.dtype
     a = x[None, :] if x.ndim == 1 else x  # (…, M, K)
     b = y[:, None] if y.ndim == 1 else y  # (…, K, N)
     z = _product(a, b)
 
-    def backward(dy: Array) -> Any:
-        g = dy
-        if len(ys) == 1:
-            g = g[..., None]
-        if len(xs) == 1:
-            g = g[..., None, :]
+    def widened(dy: Array) -> Array:  # the gradient with the axes that a vector operand took away
+        g = dy[..., None] if len(ys) == 1 else dy
+        return g[..., None, :] if len(xs) == 1 else g
 
-        def dx(_: Any) -> Array:
-            full = _product(g, b.swapaxes(-1, -2))
-            return unbroadcast(full, a.shape, xt).reshape(xs)
+    def dx(dy: Array, out: Any) -> Array:
+        return unbroadcast(_product(widened(dy), b.swapaxes(-1, -2)), a.shape, xt).reshape(xs)
 
-        def dy_(_: Any) -> Array:
-            if b.ndim == 2 and a.ndim > 2:  # one matrix for a whole stack: its gradient is one product
-                return backend.gemm(a.reshape(-1, a.shape[-1]).T, g.reshape(-1, g.shape[-1])).reshape(ys).astype(yt)
-            full = _product(a.swapaxes(-1, -2), g)
-            return unbroadcast(full, b.shape, yt).reshape(ys)
-
-        return dx, dy_
+    def dy_(dy: Array, out: Any) -> Array:
+        g = widened(dy)
+        if b.ndim == 2 and a.ndim > 2:  # one matrix for a whole stack: its gradient is one product
+            return backend.gemm(a.reshape(-1, a.shape[-1]).T, g.reshape(-1, g.shape[-1])).reshape(ys).astype(yt)
+        return unbroadcast(_product(a.swapaxes(-1, -2), g), b.shape, yt).reshape(ys)
 
     if len(ys) == 1:
         z = z[..., 0]
     if len(xs) == 1:
         z = z[..., 0, :] if len(ys) > 1 else z[..., 0]
-    return z, backward
+    return z, (dx, dy_)
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -96,19 +90,17 @@ def _einsum(terms: tuple[str, ...], output: str, *arrays: Array) -> Any:
     y = xp.einsum(",".join(terms) + "->" + output, *arrays)
     sizes = {c: n for term, array in zip(terms, arrays, strict=True) for c, n in zip(term, array.shape, strict=True)}
 
-    def backward(dy: Array) -> Any:
-        def gradient(i: int) -> Any:
-            def make(_: Any) -> Array:
-                others = [j for j in range(len(arrays)) if j != i]
-                given = output + "".join(terms[j] for j in others)
-                kept = "".join(c for c in terms[i] if c in given)  # a letter of this operand alone was summed over
-                names = ",".join([output, *(terms[j] for j in others)])
-                g = xp.einsum(f"{names}->{kept}", dy, *(arrays[j] for j in others))
-                g = g.reshape([sizes[c] if c in kept else 1 for c in terms[i]])
-                return xp.broadcast_to(g, arrays[i].shape).astype(arrays[i].dtype)
+    def gradient(i: int) -> Any:
+        others = [j for j in range(len(arrays)) if j != i]
+        given = output + "".join(terms[j] for j in others)
+        kept = "".join(c for c in terms[i] if c in given)  # a letter of this operand alone was summed over
+        names = ",".join([output, *(terms[j] for j in others)])
 
-            return make
+        def make(dy: Array, out: Any) -> Array:
+            g = xp.einsum(f"{names}->{kept}", dy, *(arrays[j] for j in others))
+            g = g.reshape([sizes[c] if c in kept else 1 for c in terms[i]])
+            return xp.broadcast_to(g, arrays[i].shape).astype(arrays[i].dtype)
 
-        return (None, None, *(gradient(i) for i in range(len(arrays))))
+        return make
 
-    return y, backward
+    return y, (None, None, *(gradient(i) for i in range(len(arrays))))

@@ -12,10 +12,11 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable
-from operator import attrgetter
+from heapq import heappop, heappush
 from typing import Any, TypeVar
 
-from ..backend import Array, backend_of, common_backend
+from ..backend import Array, MixedDevicesError, backend_of, common_backend
+from .broadcast import unbroadcast
 from .errors import add_context, describe
 from .tensor import LEAF, Tensor, wrap
 
@@ -27,8 +28,7 @@ class _Mode(threading.local):
 
 
 _mode = _Mode()
-_sequence = itertools.count(1)
-_by_sequence = attrgetter("seq")
+_sequence = itertools.count(0, -1)
 
 
 class no_grad:  # a context manager reads as a word
@@ -71,21 +71,21 @@ class Node:
     """One recorded operation.
 
     Attributes:
-        seq: its place in time; a node's inputs have smaller numbers.
+        seq: its place in time, counted down: a node's inputs have greater numbers, so a heap gives the newest first.
         edges: for each positional argument where its gradient goes: a Node, (Node, output index), a leaf, or None.
         backward: the closure from the output's gradient to the inputs' gradients; None once it has run.
-        name: the operation's name, for messages.
+        op: the operation, for its name and whether it broadcasts.
         shape: the output's shape; a list of shapes for an operation that returned a tuple.
         grad: what has arrived of the output's gradient during the walk.
         owned: whether ``grad`` may be added to in place.
     """
 
-    __slots__ = ("backward", "edges", "grad", "name", "owned", "seq", "shape")
+    __slots__ = ("backward", "edges", "grad", "op", "owned", "seq", "shape")
 
     seq: int
     edges: Any
     backward: Callable[..., Any] | None
-    name: str
+    op: Any
     shape: Any
     grad: Any
     owned: bool
@@ -94,29 +94,21 @@ class Node:
 _new = object.__new__
 
 
-def _record(edges: Any, backward: Callable[..., Any], name: str, shape: Any) -> Node:
-    node = _new(Node)
-    node.seq = next(_sequence)
-    node.edges = edges
-    node.backward = backward
-    node.name = name
-    node.shape = shape
-    node.grad = None
-    return node
-
-
-def op(function: Callable[..., Any]) -> Callable[..., Any]:
+def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..., Any]:
     """Make a differentiable operation of a function on plain arrays; the derivative stands under the formula.
 
-    ``function(*args, **kwargs)`` is called with arrays where it was called with tensors. It returns ``y, backward``,
-    where ``backward(dy)`` gives a tuple: for each positional argument, in order, its gradient, or None; arguments at
-    the end may be left out. A gradient may also be given as a function ``g(out)`` that makes it: it is called only if
-    that argument wants a gradient, and writes into ``out`` where ``out`` is not None. A gradient has the shape and
-    dtype of its argument. An array that ``backward`` returns is handed over: it must not be kept, nor returned twice,
-    unless it is ``dy`` itself.
+    ``function(*args, **kwargs)`` is called with arrays where it was called with tensors. It returns ``y, backward``.
+    ``backward`` is one function, ``backward(dy)``, that gives a tuple: for each positional argument, in order, its
+    gradient, or None. Or it is a tuple of functions ``g(dy, out)``, one for each argument, or None: each is called only
+    if its argument wants a gradient, and may write it into ``out`` where ``out`` is not None. Arguments at the end may
+    be left out. A gradient has the shape and dtype of its argument. An array that is returned is handed over: it must
+    not be kept, nor returned twice, unless it is ``dy`` itself.
 
     An operation with several results returns ``(y0, y1, …), backward``, and ``backward(dy0, dy1, …)`` is called with
     None for a result that no gradient reached.
+
+    ``broadcasts=True`` says that arguments may be broadcast against each other: then a gradient of the result's shape
+    is summed over what was repeated, and given the argument's dtype.
 
     Errors inside are raised again with the operation's name and its arguments' shapes, dtypes and devices.
 
@@ -134,36 +126,25 @@ def op(function: Callable[..., Any]) -> Callable[..., Any]:
                 if isinstance(value, Tensor):
                     args, kwargs = _positional(function, args, kwargs)
                     break
-        arrays = []
-        edges = []
-        kind = None
-        wanted = False
-        for arg in args:
-            if type(arg) is Tensor or isinstance(arg, Tensor):
-                array = arg.data
-                arrays.append(array)
-                edge = arg._edge
-                if edge is not None:
-                    wanted = True
-                    if edge is LEAF:
-                        edge = arg
-                edges.append(edge)
-                if kind is not type(array):
-                    if kind is not None:
-                        _one_device(name, args)
-                    kind = type(array)
-            else:
-                arrays.append(arg)
-                edges.append(None)
         try:
-            y, backward = function(*arrays, **kwargs)
+            if len(args) == 2 and not kwargs and isinstance(x := args[0], Tensor) and isinstance(w := args[1], Tensor):
+                a0, a1 = x.data, w.data  # two tensors: the other branch without its loop
+                kind = type(a0)
+                if kind is not type(a1):
+                    _require_one_device(args)
+                e0, e1 = edges = x._edge, w._edge
+                wanted = e0 is not None or e1 is not None
+                if e0 is LEAF or e1 is LEAF:
+                    edges = (x if e0 is LEAF else e0, w if e1 is LEAF else e1)
+                y, backward = function(a0, a1)
+            else:
+                arrays, edges, kind, wanted = _unwrap(args)
+                y, backward = function(*arrays, **kwargs)
         except Exception as error:
-            _one_device(name, args)
-            add_context(error, f"in {name}({describe(args, kwargs)})")
-            raise
-        if type(y) is tuple:
-            return _several(y, backward, edges, name, wanted)
+            raise _explained(error, name, args, kwargs)  # noqa: B904 - the same error, or one that chains to it
         if type(y) is not kind:
+            if type(y) is tuple:
+                return _several(y, backward, edges if wanted and _mode.recording else None, apply)
             y = _as_array(y, args)
         t = _new(Tensor)
         t.data = y
@@ -173,20 +154,56 @@ def op(function: Callable[..., Any]) -> Callable[..., Any]:
             node.seq = next(_sequence)
             node.edges = edges
             node.backward = backward
-            node.name = name
+            node.op = apply
             node.shape = y.shape
             node.grad = None
         else:
             t._edge = None
         return t
 
+    apply.broadcasts = broadcasts  # type: ignore[attr-defined]
     return apply
 
 
-def _several(y: tuple[Any, ...], backward: Any, edges: Any, name: str, wanted: bool) -> tuple[Tensor, ...]:
-    if not (wanted and _mode.recording):
+def _unwrap(args: tuple[Any, ...]) -> tuple[list[Any], Any, type | None, bool]:
+    """The arrays and edges of a call's arguments, the arrays' type, and whether any wants a gradient."""
+    arrays = []
+    edges = []
+    kind: type | None = None
+    wanted = False
+    for arg in args:
+        if isinstance(arg, Tensor):
+            arrays.append(array := arg.data)
+            if (edge := arg._edge) is not None:
+                wanted = True
+                if edge is LEAF:
+                    edge = arg
+            edges.append(edge)
+            if kind is not type(array):
+                if kind is not None:
+                    _require_one_device(args)
+                kind = type(array)
+        else:
+            arrays.append(arg)
+            edges.append(None)
+    return arrays, edges, kind, wanted
+
+
+def broadcasting_op(function: Callable[..., Any]) -> Callable[..., Any]:
+    """:func:`op` for functions whose arguments are broadcast against each other."""
+    return op(function, broadcasts=True)
+
+
+def _several(y: tuple[Any, ...], backward: Any, edges: Any, operation: Any) -> tuple[Tensor, ...]:
+    if edges is None:
         return tuple(wrap(part, None) for part in y)
-    node = _record(edges, backward, name, [part.shape for part in y])
+    node = _new(Node)
+    node.seq = next(_sequence)
+    node.edges = edges
+    node.backward = backward
+    node.op = operation
+    node.shape = [part.shape for part in y]
+    node.grad = None
     return tuple(wrap(part, (node, i)) for i, part in enumerate(y))
 
 
@@ -207,20 +224,27 @@ def _as_array(y: Any, args: tuple[Any, ...]) -> Array:
     return y
 
 
-def _one_device(name: str, args: tuple[Any, ...]) -> None:
+def _require_one_device(args: tuple[Any, ...]) -> None:
     arrays = [arg.data for arg in args if isinstance(arg, Tensor)]
     if len(arrays) > 1:
-        try:
-            common_backend(*arrays)
-        except ValueError as error:
-            add_context(error, f"in {name}({describe(args, {})})")
-            raise
+        common_backend(*arrays)
+
+
+def _explained(error: Exception, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
+    """The error with the call it came from; where devices were mixed, that is said instead of what came of it."""
+    try:
+        _require_one_device(args)
+    except MixedDevicesError as mixed:
+        mixed.__cause__ = None if mixed.args == error.args else error
+        error = mixed
+    add_context(error, f"in {name}({describe(args, kwargs)})")
+    return error
 
 
 # -- writing in place ---------------------------------------------------------------------------------------------
 
 _written: dict[int, tuple[int, int, int, Any]] = {}  # id of owner -> (sequence number, first byte, end, weak owner)
-_last_write = 0  # sequence number of the newest in-place write anywhere
+_last_write = 1  # sequence number of the newest in-place write anywhere; numbers count down
 
 
 def note_write(array: Array) -> None:
@@ -261,10 +285,10 @@ def _check_unwritten(node: Node) -> None:
     for array in _held_arrays(node.backward):
         start, stop = _extent(array)
         for seq, first, end, _ in list(_written.values()):
-            if seq > node.seq and first < stop and start < end:
+            if seq < node.seq and first < stop and start < end:
                 raise RuntimeError(
-                    f"backward of {node.name} needs an array of shape {array.shape}, dtype {array.dtype} that was "
-                    "changed in place after it was used; change a copy, or call backward first"
+                    f"backward of {node.op.__name__} needs an array of shape {array.shape}, dtype {array.dtype} "
+                    "that was changed in place after it was used; change a copy, or call backward first"
                 )
 
 
@@ -321,124 +345,118 @@ def backward(self: Tensor, gradient: Any = None, *, retain_graph: bool = False) 
             raise TypeError(f"backward: gradient must have the tensor's dtype {data.dtype}, got {g.dtype}")
         g = g.copy()
     if edge is LEAF:
-        _give_leaf(self, g, True)
+        _give_leaf(None, self, g, None, False)
         return
-    root = edge[0] if type(edge) is tuple else edge
-    nodes = _reachable(root)
-    _give(edge, g)
+    pending: list[tuple[int, Node]] = []
+    if type(edge) is tuple:
+        _give_output(edge[0], edge, g, pending)
+    else:
+        edge.grad = g
+        edge.owned = False
+        pending.append((edge.seq, edge))
     try:
-        _walk(nodes, retain_graph)
+        _walk(pending, retain_graph)
     except BaseException:
-        for node in nodes:  # what has arrived so far must not be counted in a second attempt
+        for _, node in pending:  # what has arrived so far must not be counted in a second attempt
             node.grad = None
         raise
 
 
-def _reachable(root: Node) -> list[Node]:
-    """All nodes below ``root``, oldest first."""
-    nodes = [root]
-    seen = {root}
-    for node in nodes:  # grows while it is walked
-        for edge in node.edges:
-            kind = type(edge)
-            if kind is tuple:
-                edge = edge[0]
-            elif kind is not Node:
-                continue
-            if edge not in seen:
-                seen.add(edge)
-                nodes.append(edge)
-    nodes.sort(key=_by_sequence)
-    return nodes
+def _walk(pending: list[tuple[int, Node]], retain_graph: bool) -> None:
+    """Run each node's backward, newest first, and hand its results down.
 
-
-def _walk(nodes: list[Node], retain_graph: bool) -> None:
-    """Run each node's backward, newest first, and hand its results down."""
-    while nodes:
-        node = nodes.pop()
+    ``pending`` is a heap of the nodes that a gradient has reached. A node's users are all newer than the node, so once
+    it is the newest nothing more can reach it.
+    """
+    while pending:
+        node = heappop(pending)[1]
         dy = node.grad
-        if dy is None:  # no gradient reached it
-            continue
         node.grad = None
         run = node.backward
         if run is None:
             raise RuntimeError(
-                f"backward: the graph at {node.name} was already walked and freed; "
+                f"backward: the graph at {node.op.__name__} was already walked and freed; "
                 "pass retain_graph=True to the first backward to walk it twice"
             )
-        if node.seq < _last_write:
+        if node.seq > _last_write:
             _check_unwritten(node)
         edges = node.edges
         if not retain_graph:
             node.backward = None  # what the closure holds is free once it has run
             node.edges = ()
         try:
-            grads = run(*dy) if type(node.shape) is list else run(dy)
-            for edge, g in zip(edges, grads, strict=False):
+            separate = type(run) is tuple
+            grads = run if separate else run(dy) if type(node.shape) is tuple else run(*dy)
+            for edge, g in zip(edges, grads):  # noqa: B905 - an operation may leave out the last gradients
                 if edge is None or g is None:
                     continue
-                if type(edge) is Node:
-                    if callable(g):
-                        g = g(None)
+                kind = type(edge)
+                if kind is Node:
+                    if separate:
+                        g = g(dy, None)
                     if g.shape != edge.shape:
-                        raise _wrong_shape(edge.shape, g)
+                        g = _fit(node, g, edge.shape)
                     held = edge.grad
                     if held is None:
                         edge.grad = g
                         edge.owned = False
+                        heappush(pending, (edge.seq, edge))
                     elif edge.owned:
                         held += g
                     else:
                         edge.grad = held + g
                         edge.owned = g.shape != ()  # the sum of two 0-d NumPy arrays is a scalar
-                elif type(edge) is tuple:
-                    _give(edge, g(None) if callable(g) else g)
-                elif callable(g):
-                    _give_leaf(edge, g(edge._grad_buffer if edge.grad is None else None), True)
+                elif kind is tuple:
+                    _give_output(node, edge, g(dy, None) if separate else g, pending)
                 else:
-                    _give_leaf(edge, g, g is not dy and g.base is None)
+                    _give_leaf(node, edge, g, dy, separate)
         except Exception as error:
-            add_context(error, f"in the backward pass of {node.name}, gradient {describe((dy,), {})}")
+            add_context(error, f"in the backward pass of {node.op.__name__}, gradient {describe((dy,), {})}")
             raise
         run = dy = grads = g = None
 
 
-def _wrong_shape(shape: Any, g: Array) -> ValueError:
-    return ValueError(f"a gradient must have the shape of its argument, {shape}, got {g.shape}")
+def _fit(node: Node | None, g: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
+    """A gradient summed over what was broadcast, and in its argument's dtype; raises where neither was the cause."""
+    if node is not None and node.op.broadcasts:
+        return unbroadcast(g, shape, g.dtype if dtype is None else dtype)
+    if g.shape != shape:
+        raise ValueError(f"a gradient must have the shape of its argument, {shape}, got {g.shape}")
+    raise TypeError(f"a gradient must have the dtype of its argument, {dtype}, got {g.dtype}")
 
 
-def _give(edge: Any, g: Array) -> None:
-    """Add a gradient to a node's, out of place."""
-    if type(edge) is not tuple:
-        edge.grad = g if edge.grad is None else edge.grad + g
-        return
-    node, i = edge
-    if g.shape != node.shape[i]:
-        raise _wrong_shape(node.shape[i], g)
-    if node.grad is None:
-        node.grad = [None] * len(node.shape)
-    node.grad[i] = g if node.grad[i] is None else node.grad[i] + g
+def _give_output(node: Node, edge: tuple[Node, int], g: Array, pending: list[tuple[int, Node]]) -> None:
+    """Add a gradient to that of one output of an operation with several."""
+    parent, i = edge
+    if g.shape != parent.shape[i]:
+        g = _fit(node, g, parent.shape[i])
+    if parent.grad is None:
+        parent.grad = [None] * len(parent.shape)
+        heappush(pending, (parent.seq, parent))
+    held = parent.grad[i]
+    parent.grad[i] = g if held is None else held + g
 
 
-def _give_leaf(leaf: Tensor, g: Array, fresh: bool) -> None:
-    """Add a gradient to a leaf's; ``fresh`` says that nobody else holds the array."""
+def _give_leaf(node: Node | None, leaf: Tensor, g: Any, dy: Any, separate: bool) -> None:
+    """Add a gradient to a leaf's: into the optimizer's buffer where there is one, else into an array of its own."""
     data = leaf.data
-    if g.shape != data.shape:
-        raise _wrong_shape(data.shape, g)
-    if g.dtype != data.dtype:
-        raise TypeError(f"a gradient must have the dtype of its argument, {data.dtype}, got {g.dtype}")
+    before = leaf.grad
+    buffer = leaf._grad_buffer
+    if separate:
+        g = g(dy, buffer if before is None else None)
+    if g.shape != data.shape or (g.dtype is not data.dtype and g.dtype != data.dtype):
+        g = _fit(node, g, data.shape, data.dtype)
     if type(g) is not type(data):  # a NumPy scalar
         g = backend_of(data).asarray(g, data)
-    buffer = leaf._grad_buffer
-    if leaf.grad is None:
-        if buffer is not None:
-            if g is not buffer:
-                buffer[...] = g
-            leaf.grad = buffer
-        else:
-            leaf.grad = g if fresh else g.copy()
-    elif leaf.grad is buffer:
+    if before is None:
+        if buffer is None:
+            leaf.grad = g if g is not dy and g.base is None else g.copy()
+            return
+        if g is not buffer:
+            buffer[...] = g
+        leaf.grad = buffer
+    elif before is buffer:
         buffer += g
     else:
-        total = leaf.grad + g
+        total = before + g
         leaf.grad = total if type(total) is type(data) else backend_of(data).asarray(total, data)
