@@ -78,7 +78,8 @@ def wrong_commands(text: str) -> list[str]:
             elif program == "lamella" and not is_subcommand(first):
                 found.append(f"line {number}: no subcommand {first!r}")
             elif program.endswith("pip"):
-                named = {extra for group in re.findall(r"(?:\.|lamella)\[([\w,]+)\]", line) for extra in group.split(",")}
+                groups = re.findall(r"(?:\.|lamella)\[([\w,]+)\]", line)
+                named = {extra for group in groups for extra in group.split(",")}
                 found += [f"line {number}: no extra {extra!r}" for extra in sorted(named - set(extras))]
     return found
 
