@@ -88,6 +88,10 @@ class Backend:
         """The matrix product ``a @ b`` of 2-D arrays, ``(M, K) @ (K, N) -> (M, N)``, the one door for all products."""
         raise NotImplementedError
 
+    def sum_rows(self, a: Array, out: Array | None = None) -> Array:
+        """The sum over axis 0 of a 2-D array, ``(N, D) -> (D,)``: the gradient of a bias."""
+        raise NotImplementedError
+
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         """``target[index] += values`` with every duplicate index counted, in place."""
         raise NotImplementedError
