@@ -1,7 +1,7 @@
 """Floor 1: which array library, which device; moving data, products, randomness, threads, memory, kernels."""
 
 if not __name__.startswith("lamella."):
-    raise ImportError(f"'{__name__}' is a room of lamella, not a package of its own: write 'from lamella import backend'")
+    raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import backend'")
 
 from .base import Array, Backend, DeviceUnavailableError, MemoryFigures, MixedDevicesError
 from .device import Device

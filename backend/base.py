@@ -53,7 +53,7 @@ class Backend:
 
     # -- devices -------------------------------------------------------------------------------------------------
     def devices(self) -> tuple[Device, ...]:
-        """The usable devices of this kind; raises :class:`DeviceUnavailableError` with the reason where there is none."""
+        """The usable devices of this kind; raises :class:`DeviceUnavailableError` with the reason where none is."""
         raise NotImplementedError
 
     def device_of(self, array: Array) -> Device:
@@ -84,11 +84,15 @@ class Backend:
         """The matrix product ``a @ b`` of 2-D arrays, ``(M, K) @ (K, N) -> (M, N)``, the one door for all products."""
         raise NotImplementedError
 
+    def sum_rows(self, a: Array, out: Array | None = None) -> Array:
+        """The sum over axis 0 of a 2-D array, ``(N, D) -> (D,)``: the gradient of a bias."""
+        raise NotImplementedError
+
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         """``target[index] += values`` with every duplicate index counted, in place."""
         raise NotImplementedError
 
     # -- CUDA kernels -------------------------------------------------------------------------------------------
     def compile(self, code: str, options: tuple[str, ...], device: Device) -> Any:
-        """Compile CUDA source text; the result's ``get_function(name)`` gives ``kernel(grid, block, args, shared_mem=0)``."""
+        """Compile CUDA text; the result's ``get_function(name)`` gives ``kernel(grid, block, args, shared_mem=0)``."""
         raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")

@@ -14,7 +14,7 @@ _loaders: dict[str, Callable[[], Backend]] = {}
 
 
 def register_backend(backend: Backend) -> None:
-    """Make ``backend`` serve its array types and ``lamella.device(backend.name)``; replaces an earlier one of that name."""
+    """Make ``backend`` serve its array types and ``lamella.device(backend.name)``; replaces an earlier one."""
     unregister_backend(backend.name)
     _by_name[backend.name] = backend
     for array_type in backend.array_types:

@@ -1,4 +1,4 @@
-"""The text of a CUDA kernel file, with its ``.cuh`` headers pasted in: the one door from a ``.cu`` to a compiled kernel.
+"""The text of a CUDA kernel file with its ``.cuh`` headers pasted in: the one door to a compiled kernel.
 
 CuPy's disk cache keys on the text it is given and does not see what an include contains, so headers of the house are
 pasted; ``#line`` keeps compiler messages and simulator reports pointing at the real file and line.

@@ -1,2 +1,2 @@
 if not __name__.startswith("lamella."):
-    raise ImportError(f"'{__name__}' is a room of lamella, not a package of its own: write 'from lamella import training'")
+    raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import training'")

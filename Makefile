@@ -1,0 +1,80 @@
+# Each target works alone from a fresh clone with Python >= 3.11 and a C++ compiler: it makes .venv and fills it first.
+#   make PYTHON=python3.12 test      another interpreter
+#   make test ARGS="-k softmax -x"   more words for pytest
+
+PYTHON ?= python3
+CXX ?= g++
+ARGS ?=
+OUT ?= gpu-report
+PART ?= all
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
+# One BLAS thread: two processes with spinning BLAS workers on the same cores take twenty times as long.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: help demo test test-slow test-all lint gpu clean interpreter compiler
+.NOTPARALLEL:
+
+help:
+	@echo "make demo      train on the digits and run a CUDA kernel on the CPU, in about a minute"
+	@echo "make test      the tests, one small case a branch (under five minutes)"
+	@echo "make test-slow the wide matrices and the wheel"
+	@echo "make test-all  both"
+	@echo "make lint      ruff, and mypy on a plain install"
+	@echo "make gpu       everything that needs a GPU; OUT=folder for the reports, PART=tests, sanitizer or all"
+	@echo "make clean     back to a fresh clone"
+
+demo: $(VENV)/installed-demo compiler
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/lamella demo $(ARGS)
+
+test: $(VENV)/installed-dev compiler
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/installed-dev compiler
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: $(VENV)/installed-dev compiler
+	$(PYTEST) --durations=10 $(ARGS)
+
+# Type checkers see the mapped folders in a plain install only, so one is made for mypy; build/ would keep deleted files.
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	@rm -rf build $(VENV)/plain-install
+	@$(INSTALL) --no-deps --no-build-isolation --target $(VENV)/plain-install .
+	@rm -rf build
+	MYPYPATH=$(VENV)/plain-install $(BIN)/mypy
+
+gpu: interpreter
+	@$(PYTHON) .ci/gpu.py --out "$(OUT)" --part "$(PART)"
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks demo-output gpu-report
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- what the targets stand on -------------------------------------------------------------------------------------
+
+interpreter:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "lamella needs Python 3.11 or newer, and '$(PYTHON)' is not: make PYTHON=python3.12 ..." >&2; exit 1; }
+
+$(BIN)/python: | interpreter
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "No environment could be made: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/installed-demo: pyproject.toml | $(BIN)/python
+	@echo "Installing lamella and what the demo needs into $(VENV), once ..."
+	@$(INSTALL) -e '.[demo]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing lamella and its test tools into $(VENV), once (NVRTC alone is 90 MB) ..."
+	@$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/installed-demo
+
+compiler:
+	@command -v $(firstword $(CXX)) >/dev/null || { \
+	  echo "No C++ compiler '$(CXX)': the kernel simulator needs one (apt install g++, or make CXX=clang++ ...)" >&2; \
+	  exit 1; }

@@ -1,0 +1,181 @@
+"""Reductions over axes: sum, mean, variance, extrema; the gradient is spread back over what was reduced."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..backend import Array, backend_of
+from .elementwise import sqrt
+from .tape import op
+from .tensor import Tensor, wrap
+
+Axis = int | tuple[int, ...] | None
+
+
+def _axes(ndim: int, axis: Axis) -> tuple[int, ...]:
+    """The reduced axes as non-negative integers; raises for what is out of range or named twice."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    found = []
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ValueError(f"axis must be in {-ndim} … {ndim - 1} for an array of {ndim} dimensions, got {axis}")
+        found.append(a % ndim)
+    if len(set(found)) != len(found):
+        raise ValueError(f"axis must not name an axis twice, got {axis}")
+    return tuple(found)
+
+
+def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+@op
+def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The sum over ``axis``, over everything by default; 16-bit floats are added up in float32."""
+    axes = _axes(x.ndim, axis)
+    xp, shape, kept = backend_of(x).xp, x.shape, _kept(x.shape, axes)
+    y = _accumulate(x, axes, keepdims)
+    return y, lambda dy: (xp.broadcast_to(dy.reshape(kept), shape),)
+
+
+def _accumulate(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    if x.dtype.itemsize == 2 and x.dtype.kind in "fV":
+        return x.sum(axis=axes, keepdims=keepdims, dtype="float32").astype(x.dtype)
+    return x.sum(axis=axes, keepdims=keepdims)
+
+
+@op
+def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The mean over ``axis``; of nothing it is NaN."""
+    axes = _axes(x.ndim, axis)
+    xp, shape, kept = backend_of(x).xp, x.shape, _kept(x.shape, axes)
+    count = math.prod(shape[a] for a in axes)
+    if x.dtype.kind in "biu":
+        x = x.astype("float32")
+    scale = 1.0 / count if count else math.nan
+    if x.dtype.itemsize == 2:
+        y = (x.sum(axis=axes, keepdims=keepdims, dtype="float32") * scale).astype(x.dtype)
+    else:
+        y = x.sum(axis=axes, keepdims=keepdims) * scale
+    return y, lambda dy: (xp.broadcast_to((dy * scale).reshape(kept), shape),)
+
+
+@op
+def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
+    """The mean squared distance from the mean over ``axis``; divides by ``n - correction``, NumPy's 0 by default."""
+    axes = _axes(x.ndim, axis)
+    shape = x.shape
+    count = math.prod(shape[a] for a in axes)
+    if count - correction <= 0:
+        raise ValueError(f"var: correction must be below the number of values, got correction={correction}, n={count}")
+    wide = x.astype("float32") if x.dtype.itemsize == 2 else x
+    centred = wide - wide.sum(axis=axes, keepdims=True) * (1.0 / count)
+    y = (centred * centred).sum(axis=axes, keepdims=True) * (1.0 / (count - correction))
+    kept, dtype = y.shape, x.dtype
+    if not keepdims:
+        y = y.reshape(tuple(n for i, n in enumerate(shape) if i not in axes))
+    slope = 2.0 / (count - correction)
+    return y.astype(dtype), lambda dy: ((centred * (dy.reshape(kept) * slope)).astype(dtype),)
+
+
+def std(x: Any, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
+    """The square root of :func:`var`."""
+    return sqrt(var(x, axis, keepdims, correction))
+
+
+@op
+def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The largest value over ``axis``; equal values share the gradient equally."""
+    return _extreme(x, axis, keepdims, "max")
+
+
+@op
+def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The smallest value over ``axis``; equal values share the gradient equally."""
+    return _extreme(x, axis, keepdims, "min")
+
+
+def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
+    axes = _axes(x.ndim, axis)
+    if 0 in (x.shape[a] for a in axes):
+        raise ValueError(f"{name}: an axis of length 0 has no {name}imum, got shape {x.shape}, axis={axis}")
+    y = getattr(x, name)(axis=axes, keepdims=True)
+    kept = _kept(x.shape, axes)
+    result = y if keepdims else y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in axes))
+
+    def backward(dy: Array) -> Any:
+        hit = (x == y).astype(dy.dtype)
+        return (hit * (dy.reshape(kept) / hit.sum(axis=axes, keepdims=True)),)
+
+    return result, backward
+
+
+@op
+def prod(x: Array, axis: int | None = None, keepdims: bool = False) -> Any:
+    """The product over one axis or over everything; right also where factors are 0."""
+    if isinstance(axis, tuple):
+        raise TypeError(f"prod: axis must be an int or None, got {axis}")
+    xp = backend_of(x).xp
+    axes = _axes(x.ndim, axis)
+    kept, shape = _kept(x.shape, axes), x.shape
+    y = x.prod(axis=axis, keepdims=keepdims)
+
+    def backward(dy: Array) -> Any:
+        line = x.reshape(1, -1) if axis is None else xp.moveaxis(x, axis, -1)
+        ones = xp.ones_like(line[..., :1])
+        before = xp.concatenate([ones, xp.cumprod(line[..., :-1], axis=-1)], axis=-1)
+        after = xp.concatenate([xp.cumprod(line[..., :0:-1], axis=-1)[..., ::-1], ones], axis=-1)
+        others = before * after
+        others = others.reshape(shape) if axis is None else xp.moveaxis(others, -1, axis)
+        return (dy.reshape(kept) * others,)
+
+    return y, backward
+
+
+@op
+def cumsum(x: Array, axis: int | None = None) -> Any:
+    """The running sum along ``axis``; a 1-D array may leave it out."""
+    if axis is None and x.ndim != 1:
+        raise ValueError(f"cumsum: axis must be given for an array of {x.ndim} dimensions")
+    xp = backend_of(x).xp
+    along = -1 if axis is None else axis
+    y = xp.cumsum(x, axis=along)
+    return y, lambda dy: (xp.flip(xp.cumsum(xp.flip(dy, axis=along), axis=along), axis=along),)
+
+
+cumulative_sum = cumsum
+
+
+@op
+def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    """``log(sum(exp(x)))`` over ``axis`` without overflow; -inf where every value is -inf."""
+    xp = backend_of(x).xp
+    axes = _axes(x.ndim, axis)
+    top = x.max(axis=axes, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, x.dtype.type(0))
+    e = xp.exp(x - top)
+    total = e.sum(axis=axes, keepdims=True)
+    with_axes = xp.log(total) + top
+    kept = with_axes.shape
+    y = with_axes if keepdims else with_axes.reshape(tuple(n for i, n in enumerate(x.shape) if i not in axes))
+    return y, lambda dy: (e * (dy.reshape(kept) / xp.where(total == 0, 1, total)),)
+
+
+def _index(name: str) -> Any:
+    def function(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        a = x.data if isinstance(x, Tensor) else x
+        backend = backend_of(a)
+        return wrap(backend.asarray(getattr(a, name)(axis=axis, keepdims=keepdims), a), None)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"``{name}`` over ``axis``: a tensor of int64 or bool, without gradient."
+    return function
+
+
+argmax = _index("argmax")
+argmin = _index("argmin")
+any = _index("any")
+all = _index("all")

@@ -1,0 +1,462 @@
+"""The tape: what ``@op`` records on the way forward and ``backward`` walks on the way back.
+
+A node holds no array and no tensor: only the closure that its operation returned does, and it is dropped as soon as it
+has run, so memory falls while the walk goes on. Nodes carry a sequence number; sorting by it is a topological order.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import threading
+import weakref
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, TypeVar
+
+from ..backend import Array, MixedDevicesError, backend_of, common_backend
+from .broadcast import unbroadcast
+from .errors import add_context, describe
+from .tensor import LEAF, Tensor, wrap
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Mode(threading.local):
+    recording = True
+
+
+_mode = _Mode()
+_sequence = itertools.count(0, -1)
+
+
+class no_grad:  # a context manager reads as a word
+    """Inside ``with no_grad():`` nothing is recorded, in this thread. Works as a decorator too."""
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = _mode.recording
+        _mode.recording = False
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.recording = self._before
+
+    def __call__(self, function: F) -> F:
+        @functools.wraps(function)
+        def quiet(*args: Any, **kwargs: Any) -> Any:
+            with no_grad():
+                return function(*args, **kwargs)
+
+        return quiet  # type: ignore[return-value]
+
+
+class enable_grad(no_grad):
+    """Inside ``with enable_grad():`` operations are recorded again, for use within ``no_grad``."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        self._before = _mode.recording
+        _mode.recording = True
+
+
+def is_recording() -> bool:
+    """Whether operations are put on the tape in this thread."""
+    return _mode.recording
+
+
+class Node:
+    """One recorded operation.
+
+    Attributes:
+        seq: its place in time, counted down: a node's inputs have greater numbers, so a heap gives the newest first.
+        edges: for each positional argument where its gradient goes: a Node, (Node, output index), a leaf, or None.
+        backward: the closure from the output's gradient to the inputs' gradients; None once it has run.
+        op: the operation, for its name and whether it broadcasts.
+        shape: the output's shape; a list of shapes for an operation that returned a tuple.
+        grad: what has arrived of the output's gradient during the walk.
+        owned: whether ``grad`` may be added to in place.
+    """
+
+    __slots__ = ("backward", "edges", "grad", "op", "owned", "seq", "shape")
+
+    seq: int
+    edges: Any
+    backward: Callable[..., Any] | None
+    op: Any
+    shape: Any
+    grad: Any
+    owned: bool
+
+
+_new = object.__new__
+
+
+def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..., Any]:
+    """Make a differentiable operation of a function on plain arrays; the derivative stands under the formula.
+
+    ``function(*args, **kwargs)`` is called with arrays where it was called with tensors. It returns ``y, backward``.
+    ``backward`` is one function, ``backward(dy)``, that gives a tuple: for each positional argument, in order, its
+    gradient, or None. Or it is a tuple of functions ``g(dy, out)``, one for each argument, or None: each is called only
+    if its argument wants a gradient, and may write it into ``out`` where ``out`` is not None. Arguments at the end may
+    be left out. A gradient has the shape and dtype of its argument. An array that is returned is handed over: it must
+    not be kept, nor returned twice, unless it is ``dy`` itself.
+
+    An operation with several results returns ``(y0, y1, …), backward``, and ``backward(dy0, dy1, …)`` is called with
+    None for a result that no gradient reached.
+
+    ``broadcasts=True`` says that arguments may be broadcast against each other: then a gradient of the result's shape
+    is summed over what was repeated, and given the argument's dtype.
+
+    Errors inside are raised again with the operation's name and its arguments' shapes, dtypes and devices.
+
+    Example:
+        >>> @op
+        ... def square(x):
+        ...     return x * x, lambda dy: (2.0 * x * dy,)
+    """
+    name = function.__name__
+
+    @functools.wraps(function)
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            for value in kwargs.values():
+                if isinstance(value, Tensor):
+                    args, kwargs = _positional(function, args, kwargs)
+                    break
+        try:
+            if len(args) == 2 and not kwargs and isinstance(x := args[0], Tensor) and isinstance(w := args[1], Tensor):
+                a0, a1 = x.data, w.data  # two tensors: the other branch without its loop
+                kind = type(a0)
+                if kind is not type(a1):
+                    _require_one_device(args)
+                e0, e1 = edges = x._edge, w._edge
+                wanted = e0 is not None or e1 is not None
+                if e0 is LEAF or e1 is LEAF:
+                    edges = (x if e0 is LEAF else e0, w if e1 is LEAF else e1)
+                y, backward = function(a0, a1)
+            else:
+                arrays, edges, kind, wanted = _unwrap(args)
+                y, backward = function(*arrays, **kwargs)
+        except Exception as error:
+            raise _explained(error, name, args, kwargs)  # noqa: B904 - the same error, or one that chains to it
+        if type(y) is not kind:
+            if type(y) is tuple:
+                return _several(y, backward, edges if wanted and _mode.recording else None, apply)
+            y = _as_array(y, args)
+        t = _new(Tensor)
+        t.data = y
+        t.grad = None
+        if wanted and _mode.recording:
+            t._edge = node = _new(Node)
+            node.seq = next(_sequence)
+            node.edges = edges
+            node.backward = backward
+            node.op = apply
+            node.shape = y.shape
+            node.grad = None
+        else:
+            t._edge = None
+        return t
+
+    apply.broadcasts = broadcasts  # type: ignore[attr-defined]
+    return apply
+
+
+def _unwrap(args: tuple[Any, ...]) -> tuple[list[Any], Any, type | None, bool]:
+    """The arrays and edges of a call's arguments, the arrays' type, and whether any wants a gradient."""
+    arrays = []
+    edges = []
+    kind: type | None = None
+    wanted = False
+    for arg in args:
+        if isinstance(arg, Tensor):
+            arrays.append(array := arg.data)
+            if (edge := arg._edge) is not None:
+                wanted = True
+                if edge is LEAF:
+                    edge = arg
+            edges.append(edge)
+            if kind is not type(array):
+                if kind is not None:
+                    _require_one_device(args)
+                kind = type(array)
+        else:
+            arrays.append(arg)
+            edges.append(None)
+    return arrays, edges, kind, wanted
+
+
+def broadcasting_op(function: Callable[..., Any]) -> Callable[..., Any]:
+    """:func:`op` for functions whose arguments are broadcast against each other."""
+    return op(function, broadcasts=True)
+
+
+def _several(y: tuple[Any, ...], backward: Any, edges: Any, operation: Any) -> tuple[Tensor, ...]:
+    if edges is None:
+        return tuple(wrap(part, None) for part in y)
+    node = _new(Node)
+    node.seq = next(_sequence)
+    node.edges = edges
+    node.backward = backward
+    node.op = operation
+    node.shape = [part.shape for part in y]
+    node.grad = None
+    return tuple(wrap(part, (node, i)) for i, part in enumerate(y))
+
+
+def _positional(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Move keyword arguments into their positions, so that tensors among them have an edge."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.args, bound.kwargs
+
+
+def _as_array(y: Any, args: tuple[Any, ...]) -> Array:
+    """NumPy gives a scalar where an operation leaves no axis; a tensor holds an array."""
+    for arg in args:
+        if isinstance(arg, Tensor):
+            return backend_of(arg.data).asarray(y, arg.data)
+    return y
+
+
+def _require_one_device(args: tuple[Any, ...]) -> None:
+    arrays = [arg.data for arg in args if isinstance(arg, Tensor)]
+    if len(arrays) > 1:
+        common_backend(*arrays)
+
+
+def _explained(error: Exception, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
+    """The error with the call it came from; where devices were mixed, that is said instead of what came of it."""
+    try:
+        _require_one_device(args)
+    except MixedDevicesError as mixed:
+        mixed.__cause__ = None if mixed.args == error.args else error
+        error = mixed
+    add_context(error, f"in {name}({describe(args, kwargs)})")
+    return error
+
+
+# -- writing in place ---------------------------------------------------------------------------------------------
+
+_written: dict[int, tuple[int, int, int, Any]] = {}  # id of owner -> (sequence number, first byte, end, weak owner)
+_last_write = 1  # sequence number of the newest in-place write anywhere; numbers count down
+
+
+def note_write(array: Array) -> None:
+    """Tell the tape that ``array`` was changed in place: a later backward that needs its old values raises.
+
+    Costs nothing to operations recorded after the write: each node's number is compared with the newest write's.
+    """
+    global _last_write
+    owner = array
+    while getattr(owner, "base", None) is not None:
+        owner = owner.base
+    _last_write = next(_sequence)
+    key = id(owner)
+    known = _written.get(key)
+    reference = known[3] if known is not None else weakref.ref(owner, lambda _: _written.pop(key, None))
+    start, stop = _extent(array)
+    if known is not None:  # one entry for each owner: the union of what was written
+        start, stop = min(start, known[1]), max(stop, known[2])
+    _written[key] = (_last_write, start, stop, reference)
+
+
+def _extent(array: Array) -> tuple[int, int]:
+    """First byte and end of the memory an array spans."""
+    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    start = stop = interface["data"][0]
+    for length, stride in zip(array.shape, array.strides, strict=True):
+        if length == 0:
+            return start, start
+        if stride < 0:
+            start += (length - 1) * stride
+        else:
+            stop += (length - 1) * stride
+    return start, stop + array.itemsize
+
+
+def _check_unwritten(node: Node) -> None:
+    """Raise if an array that this node's closure holds was written in place after the node was recorded."""
+    for array in _held_arrays(node.backward):
+        start, stop = _extent(array)
+        for seq, first, end, _ in list(_written.values()):
+            if seq < node.seq and first < stop and start < end:
+                raise RuntimeError(
+                    f"backward of {node.op.__name__} needs an array of shape {array.shape}, dtype {array.dtype} "
+                    "that was changed in place after it was used; change a copy, or call backward first"
+                )
+
+
+def _held_arrays(held: Any) -> list[Array]:
+    found: list[Array] = []
+    stack = [held]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, (tuple, list)):
+            stack.extend(item)
+        elif isinstance(item, functools.partial):
+            stack.extend((item.func, item.args))
+        elif getattr(item, "__closure__", None):
+            for cell in item.__closure__:
+                try:
+                    stack.append(cell.cell_contents)
+                except ValueError:  # an empty cell
+                    continue
+        elif hasattr(item, "__array_interface__") or hasattr(item, "__cuda_array_interface__"):
+            found.append(item)
+    return found
+
+
+# -- the walk -----------------------------------------------------------------------------------------------------
+
+
+def backward(self: Tensor, gradient: Any = None, *, retain_graph: bool = False) -> None:
+    """Compute the gradient of this tensor with respect to every leaf that wants one, and add it to ``leaf.grad``.
+
+    Args:
+        gradient: the gradient with respect to this tensor, an array or tensor of its shape; 1 for a scalar.
+        retain_graph: keep what the walk needs, so that it can be walked again; else memory is freed as it goes.
+    Raises:
+        RuntimeError: nothing was recorded, the graph was already walked and freed, or a needed array was changed.
+        ValueError: ``gradient`` is missing for a tensor of more than one element, or has another shape.
+    """
+    edge = self._edge
+    if edge is None:
+        raise RuntimeError(
+            "backward: this tensor has no gradient: none of what it was computed from has requires_grad=True, "
+            "or it was computed under no_grad"
+        )
+    data = self.data
+    if gradient is None:
+        if data.size != 1:
+            raise ValueError(f"backward: gradient must be given for a tensor of shape {data.shape}")
+        g = backend_of(data).xp.ones_like(data)
+    else:
+        g = gradient.data if isinstance(gradient, Tensor) else gradient
+        common_backend(data, g)
+        if g.shape != data.shape:
+            raise ValueError(f"backward: gradient must have the tensor's shape {data.shape}, got {g.shape}")
+        if g.dtype != data.dtype:
+            raise TypeError(f"backward: gradient must have the tensor's dtype {data.dtype}, got {g.dtype}")
+        g = g.copy()
+    if edge is LEAF:
+        _give_leaf(None, self, g, None, False)
+        return
+    pending: list[tuple[int, Node]] = []
+    if type(edge) is tuple:
+        _give_output(edge[0], edge, g, pending)
+    else:
+        edge.grad = g
+        edge.owned = False
+        pending.append((edge.seq, edge))
+    try:
+        _walk(pending, retain_graph)
+    except BaseException:
+        for _, node in pending:  # what has arrived so far must not be counted in a second attempt
+            node.grad = None
+        raise
+
+
+def _walk(pending: list[tuple[int, Node]], retain_graph: bool) -> None:
+    """Run each node's backward, newest first, and hand its results down.
+
+    ``pending`` is a heap of the nodes that a gradient has reached. A node's users are all newer than the node, so once
+    it is the newest nothing more can reach it.
+    """
+    while pending:
+        node = heappop(pending)[1]
+        dy = node.grad
+        node.grad = None
+        run = node.backward
+        if run is None:
+            raise RuntimeError(
+                f"backward: the graph at {node.op.__name__} was already walked and freed; "
+                "pass retain_graph=True to the first backward to walk it twice"
+            )
+        if node.seq > _last_write:
+            _check_unwritten(node)
+        edges = node.edges
+        if not retain_graph:
+            node.backward = None  # what the closure holds is free once it has run
+            node.edges = ()
+        try:
+            separate = type(run) is tuple
+            grads = run if separate else run(dy) if type(node.shape) is tuple else run(*dy)
+            for edge, g in zip(edges, grads):  # noqa: B905 - an operation may leave out the last gradients
+                if edge is None or g is None:
+                    continue
+                kind = type(edge)
+                if kind is Node:
+                    if separate:
+                        g = g(dy, None)
+                    if g.shape != edge.shape:
+                        g = _fit(node, g, edge.shape)
+                    held = edge.grad
+                    if held is None:
+                        edge.grad = g
+                        edge.owned = False
+                        heappush(pending, (edge.seq, edge))
+                    elif edge.owned:
+                        held += g
+                    else:
+                        edge.grad = held + g
+                        edge.owned = g.shape != ()  # the sum of two 0-d NumPy arrays is a scalar
+                elif kind is tuple:
+                    _give_output(node, edge, g(dy, None) if separate else g, pending)
+                else:
+                    _give_leaf(node, edge, g, dy, separate)
+        except Exception as error:
+            add_context(error, f"in the backward pass of {node.op.__name__}, gradient {describe((dy,), {})}")
+            raise
+        run = dy = grads = g = None
+
+
+def _fit(node: Node | None, g: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
+    """A gradient summed over what was broadcast, and in its argument's dtype; raises where neither was the cause."""
+    if node is not None and node.op.broadcasts:
+        return unbroadcast(g, shape, g.dtype if dtype is None else dtype)
+    if g.shape != shape:
+        raise ValueError(f"a gradient must have the shape of its argument, {shape}, got {g.shape}")
+    raise TypeError(f"a gradient must have the dtype of its argument, {dtype}, got {g.dtype}")
+
+
+def _give_output(node: Node, edge: tuple[Node, int], g: Array, pending: list[tuple[int, Node]]) -> None:
+    """Add a gradient to that of one output of an operation with several."""
+    parent, i = edge
+    if g.shape != parent.shape[i]:
+        g = _fit(node, g, parent.shape[i])
+    if parent.grad is None:
+        parent.grad = [None] * len(parent.shape)
+        heappush(pending, (parent.seq, parent))
+    held = parent.grad[i]
+    parent.grad[i] = g if held is None else held + g
+
+
+def _give_leaf(node: Node | None, leaf: Tensor, g: Any, dy: Any, separate: bool) -> None:
+    """Add a gradient to a leaf's: into the optimizer's buffer where there is one, else into an array of its own."""
+    data = leaf.data
+    before = leaf.grad
+    buffer = leaf._grad_buffer
+    if separate:
+        g = g(dy, buffer if before is None else None)
+    if g.shape != data.shape or (g.dtype is not data.dtype and g.dtype != data.dtype):
+        g = _fit(node, g, data.shape, data.dtype)
+    if type(g) is not type(data):  # a NumPy scalar
+        g = backend_of(data).asarray(g, data)
+    if before is None:
+        if buffer is None:
+            leaf.grad = g if g is not dy and g.base is None else g.copy()
+            return
+        if g is not buffer:
+            buffer[...] = g
+        leaf.grad = buffer
+    elif before is buffer:
+        buffer += g
+    else:
+        total = before + g
+        leaf.grad = total if type(total) is type(data) else backend_of(data).asarray(total, data)
