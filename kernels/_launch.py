@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     """What runs for some arguments, and why; ``str(plan)`` is the sentence that :func:`explain` gives.
 
     Attributes:
-        kernel: name of the ``__global__`` function, or None where the plain definition runs.
+        kernel: name of the ``__global__`` function, empty where the plain definition runs.
         defines: the macros that make the variant, as :func:`lamella.backend.get_kernel` takes them.
         grid: number of blocks.
         block: number of threads in a block.
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
         because: the reason for this choice, and what keeps a faster one away.
     """
 
-    kernel: str | None
+    kernel: str
     defines: tuple[str, ...]
     grid: int
     block: int
@@ -44,14 +44,14 @@ class Plan(NamedTuple):
     because: str
 
     def __str__(self) -> str:
-        if self.kernel is None:
+        if not self.kernel:
             return f"plain array definition: {self.because}"
         return f"{self.kernel} [{' '.join(self.defines)}], {self.grid} blocks of {self.block} threads: {self.because}"
 
 
 def definition_plan(because: str) -> Plan:
     """The plan that launches nothing."""
-    return Plan(None, (), 0, 0, (), because)
+    return Plan("", (), 0, 0, (), because)
 
 
 def c_type(dtype: np.dtype[Any]) -> str | None:
@@ -69,7 +69,7 @@ def address(array: Array) -> int:
 
 
 def same_alignment(*arrays: Array) -> bool:
-    """Whether all addresses agree modulo the widest access: rows then have their 16-byte boundaries in the same place."""
+    """Whether all addresses agree modulo the widest access: rows then have their 16-byte boundaries alike."""
     first = address(arrays[0]) % WIDEST_ACCESS
     return all(address(array) % WIDEST_ACCESS == first for array in arrays[1:])
 
@@ -98,7 +98,6 @@ def blocks(kernel: str, items: int, per_block: int) -> int:
 
 def launch(source: Path, plan: Plan, backend: Backend, *arrays: Array) -> None:
     """Run a plan's kernel on C-contiguous arrays of one device, then return without waiting for it."""
-    assert plan.kernel is not None
     kernel = get_kernel(source, plan.kernel, plan.defines, arrays[0])
     arguments = (*arrays, *plan.scalars)
     if len(backend.devices()) == 1:

@@ -53,7 +53,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
     if backend.runs_cuda:
         x = contiguous(backend, x)
         plan = _select_forward(x, y, axis)
-        if plan.kernel is not None:
+        if plan.kernel:
             launch(_SOURCE, plan, backend, x, y)
             return y
     elif backend.xp is np and x.dtype.itemsize >= 4 and math.prod(x.shape[axis + 1 :]) == 1:
@@ -84,7 +84,7 @@ def softmax_backward(dy: Array, y: Array, axis: int = -1) -> Array:
     if backend.runs_cuda:
         dy, y = contiguous(backend, dy), contiguous(backend, y)
         plan = _select_backward(dy, y, dx, axis)
-        if plan.kernel is not None:
+        if plan.kernel:
             launch(_SOURCE, plan, backend, dy, y, dx)
             return dx
     elif backend.xp is np and y.dtype.itemsize >= 4 and math.prod(y.shape[axis + 1 :]) == 1:
@@ -116,7 +116,7 @@ def softmax_backward_definition(dy: Array, y: Array, axis: int = -1) -> Array:
     return dx.astype(y.dtype, copy=False)
 
 
-# -- checks --------------------------------------------------------------------------------------------------------
+# -- checks ----------------------------------------------------------------------------------------------------------
 
 
 def _check(function: str, x: Array, axis: int) -> int:
@@ -143,9 +143,9 @@ def _check_backward(dy: Array, y: Array, axis: int) -> int:
     return _check("softmax_backward", y, axis)
 
 
-# -- the choice of a kernel ----------------------------------------------------------------------------------------
-# Rows that fit the registers of THREADS threads with PACKS packs each, as (packs in the row at most, THREADS, PACKS), by
-# elements in a pack. tests/test_compile.py compiles every line; none has been tuned on hardware yet.
+# -- the choice of a kernel ------------------------------------------------------------------------------------------
+# Rows that fit the registers of THREADS threads with PACKS packs each, as (packs in the row at most, THREADS, PACKS),
+# by elements in a pack. tests/test_compile.py compiles every line; none has been tuned on hardware yet.
 _NARROW = ((1, 1, 1), (2, 1, 2), (4, 1, 4), (8, 2, 4), (16, 4, 4), (32, 8, 4))  # single elements, cols <= 32
 _BLOCKS = ((512, 128, 4), (1024, 256, 4), (2048, 512, 4))
 _IN_REGISTERS = {

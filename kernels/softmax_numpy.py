@@ -1,9 +1,9 @@
 """Softmax over contiguous rows on the CPU: few passes, each over a chunk of rows that stays in the L2 cache.
 
 What the plain definition loses is fresh temporaries and passes over main memory. Here every pass writes into the
-result, row sums are matrix-vector products (a quarter of ``add.reduce``'s time), and the maximum is left out as long as
-no row needs it: exp(x) / sum(exp(x)) is exact where exp neither overflows nor loses what the sum can see, which the sums
-themselves tell.
+result, row sums are matrix-vector products (a quarter of ``add.reduce``'s time), and the maximum is left out as long
+as no row needs it: exp(x) / sum(exp(x)) is accurate where exp neither overflows nor loses what the sum can see, and
+the sums tell.
 """
 
 from __future__ import annotations
@@ -80,9 +80,6 @@ def softmax_rows_backward(dy: Any, y: Any, dx: Any) -> None:
 
 
 def _backward_chunk(dy: Any, y: Any, dx: Any) -> None:
-    if y.shape[1] <= _LONG:
-        dot = np.vecdot(dy, y)
-    else:
-        dot = np.add.reduce(np.multiply(dy, y, dx), axis=1)
+    dot = np.vecdot(dy, y) if y.shape[1] <= _LONG else np.add.reduce(np.multiply(dy, y, dx), axis=1)
     np.subtract(dy, dot[:, None], dx)
     np.multiply(dx, y, dx)

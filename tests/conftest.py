@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
+from lamella.backend import Device, why_unavailable
 
 import lamella
-from lamella.backend import Device, why_unavailable
 
 
 @pytest.fixture(params=["cpu", "simulator", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+def device(request: pytest.FixtureRequest) -> Device:
     """A device on which the test runs: the CPU, the CUDA kernels executed on the CPU, a GPU where one answers."""
     if request.param == "simulator":
         simulator = getattr(pytest.importorskip("lamella.testing"), "simulator", None)
@@ -20,4 +18,4 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
         simulator()
     elif (reason := why_unavailable(request.param)) is not None:
         pytest.skip(reason)
-    yield lamella.device(request.param)
+    return lamella.device(request.param)

@@ -13,7 +13,9 @@ from .kernel_heads import KERNELS, Variant, architectures, variants
 
 _QUICK = ("75", "90")
 _FILES = sorted(KERNELS.glob("*.cu"))
-_ALL = [(variant, architecture) for file in _FILES for variant in variants(file) for architecture in architectures(file)]
+_ALL = [
+    (variant, architecture) for file in _FILES for variant in variants(file) for architecture in architectures(file)
+]
 _CASES = [
     pytest.param(
         variant,

@@ -8,8 +8,9 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from lamella import kernels
 from lamella.backend import backend_for
+
+from lamella import kernels
 
 from .kernel_heads import KERNELS, variants
 
@@ -96,8 +97,8 @@ def test_hand_values(device):
 def test_backward_is_the_jacobian_of_the_notes(device):
     phi = np.array([0.1, 0.2, 0.7], np.float32)
     jacobian = np.diag(phi) - np.outer(phi, phi)
-    rows = take(kernels.softmax_backward(put(np.eye(3, dtype=np.float32), device), put(np.tile(phi, (3, 1)), device)), device)
-    np.testing.assert_allclose(rows, jacobian, atol=1e-7)
+    dy, y = put(np.eye(3, dtype=np.float32), device), put(np.tile(phi, (3, 1)), device)
+    np.testing.assert_allclose(take(kernels.softmax_backward(dy, y), device), jacobian, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
@@ -255,7 +256,9 @@ def test_explain_says_what_runs(device):
     if device.kind == "cpu":
         assert said == "plain array definition: the cpu backend runs no CUDA kernels"
         return
-    assert said.startswith("softmax_forward_strided [STRIDED DTYPE=float VECTOR=1 WIDTH=32 DEPTH=8 PACKS=4], 1 blocks of 256")
+    assert said.startswith(
+        "softmax_forward_strided [STRIDED DTYPE=float VECTOR=1 WIDTH=32 DEPTH=8 PACKS=4], 1 blocks of 256"
+    )
     assert "single elements because the 6 elements behind the axis are no multiple of 4" in said
     double = put(np.zeros((4, 100)), device)
     assert kernels.explain("softmax", double) == (
@@ -303,5 +306,7 @@ def test_a_row_fits_the_variant_that_is_chosen_for_it():
 
 
 def test_a_grid_that_is_too_large_is_refused():
-    with pytest.raises(ValueError, match=r"softmax_forward_streamed: a grid has at most 2147483647 blocks, .* need 4294967296"):
+    with pytest.raises(
+        ValueError, match=r"softmax_forward_streamed: a grid has at most 2147483647 blocks, .* need 4294967296"
+    ):
         module._select("softmax_forward", np.dtype(np.float32), (1 << 32, 100_000), 1, True, True)
