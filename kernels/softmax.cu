@@ -15,11 +15,11 @@
 // schedule, so they repeat bit for bit. Source: Milakov & Gimelshein 2018, arXiv 1805.02867 (running maximum and sum).
 //
 // architectures: 75 80 86 89 90 100 120
-// compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=1,1|1,2|1,4|2,4|4,4|8,4 -> 32 registers, 0 spills
-// compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=32,4|128,4|128,16|512,16 -> 64 registers, 0 spills
-// compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=8,2|8,4|16,4|32,4|128,4|256,4|512,4 -> 56 registers, 0 spills
+// compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=1,1|1,2|1,4|2,4|4,4|8,4 -> 40 registers, 0 spills
+// compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=32,4|128,4|128,16|512,16 -> 80 registers, 0 spills
+// compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=8,2|8,4|16,4|32,4|128,4|256,4|512,4 -> 64 registers, 0 spills
 // compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=32,8|512,8 -> 96 registers, 0 spills
-// compile: REGISTERS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=16,1|16,2|16,4|32,4|128,4|256,4|512,4 -> 96 registers, 0 spills
+// compile: REGISTERS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=16,1|16,2|16,4|32,4|128,2|128,4|256,4|512,4 -> 96 registers, 0 spills
 // compile: STREAMED DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 -> 40 registers, 0 spills
 // compile: STREAMED DTYPE=float VECTOR=4 THREADS,PACKS=512,4 -> 64 registers, 0 spills
 // compile: STREAMED DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=512,2 -> 72 registers, 0 spills
@@ -323,18 +323,21 @@ softmax_forward_strided(const T* x, T* y, long long outer, int cols, long long i
   }
 
   if (DEPTH > 1) {  // each of a column's DEPTH threads has a part of it, and puts all parts together in the same order
-    __shared__ Running part[DEPTH][VECTOR][WIDTH];
+    __shared__ float largest[DEPTH][VECTOR][WIDTH], sum[DEPTH][VECTOR][WIDTH];
 #pragma unroll
-    for (int i = 0; i < VECTOR; ++i) part[tile.depth][i][tile.lane] = running[i];
+    for (int i = 0; i < VECTOR; ++i) {
+      largest[tile.depth][i][tile.lane] = running[i].largest;
+      sum[tile.depth][i][tile.lane] = running[i].sum;
+    }
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < VECTOR; ++i) {
       Running whole;
 #pragma unroll
-      for (int d = 0; d < DEPTH; ++d) whole.largest = fmaxf(whole.largest, part[d][i][tile.lane].largest);
+      for (int d = 0; d < DEPTH; ++d) whole.largest = fmaxf(whole.largest, largest[d][i][tile.lane]);
 #pragma unroll
       for (int d = 0; d < DEPTH; ++d)
-        whole.sum += part[d][i][tile.lane].sum * expf(part[d][i][tile.lane].largest - whole.largest);
+        whole.sum += sum[d][i][tile.lane] * expf(largest[d][i][tile.lane] - whole.largest);
       running[i] = whole;
     }
   }
