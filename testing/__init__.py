@@ -4,7 +4,9 @@ Needs GCC's C++ compiler; never imported by the library itself.
 """
 
 if not __name__.startswith("lamella."):
-    raise ImportError(f"'{__name__}' is a room of lamella, not a package of its own: write 'from lamella import testing'")
+    raise ImportError(
+        f"'{__name__}' is a room of lamella, not a package of its own: write 'from lamella import testing'"
+    )
 
 from .array import SimulatorArray
 from .backend import SimulatorBackend, simulator

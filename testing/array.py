@@ -17,7 +17,15 @@ import numpy as np
 from .cupy_names import cupy_names
 
 _SCALARS = (bool, int, float, complex, np.generic)
-_WAITS = {"nonzero", "item", "tolist", "tobytes", "tofile", "dump", "dumps"}  # methods that end in host memory or need a count
+_WAITS = {
+    "nonzero",
+    "item",
+    "tolist",
+    "tobytes",
+    "tofile",
+    "dump",
+    "dumps",
+}  # methods that end in host memory or need a count
 _NO_CONVERSION = (
     "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly."
 )
@@ -122,7 +130,9 @@ class SimulatorArray:
         return method
 
     # -- movement and waits --------------------------------------------------------------------------------------
-    def get(self, stream: Any = None, order: str = "C", out: np.ndarray | None = None, blocking: bool = True) -> np.ndarray:
+    def get(
+        self, stream: Any = None, order: str = "C", out: np.ndarray | None = None, blocking: bool = True
+    ) -> np.ndarray:
         """The values in host memory; waits for them."""
         activity.synchronizations += 1
         if out is None:
@@ -250,7 +260,9 @@ def unwrap(value: Any, seen: list[tuple[np.ndarray, SimulatorArray]], host_array
         seen.append((value._values, value))
         return value._values
     if isinstance(value, np.ndarray) and not host_arrays:
-        raise TypeError(f"Unsupported type {np.ndarray}: a host array cannot meet device arrays, move it to the device first")
+        raise TypeError(
+            f"Unsupported type {np.ndarray}: a host array cannot meet device arrays, move it to the device first"
+        )
     if type(value) in (list, tuple):
         return type(value)(unwrap(item, seen, host_arrays) for item in value)
     return value

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, Backend, Device, MemoryFigures, backend_for, backend_names, forget_kernels, register_backend, unregister_backend
+from ..backend import (
+    Array,
+    Backend,
+    Device,
+    MemoryFigures,
+    backend_for,
+    backend_names,
+    forget_kernels,
+    register_backend,
+    unregister_backend,
+)
 from .array import SimulatorArray, activity
 from .module import RawModule
 from .xp import cupy_like, fill_with_garbage

@@ -40,7 +40,9 @@ _KERNEL = re.compile(r'extern\s+"C"\s+__attribute__\(\(simulator_kernel\)\)([^{;
 _BOUNDS = re.compile(r"__attribute__\s*\(\(simulator_launch_bounds\(\s*(\d+)")
 _ATTRIBUTE = re.compile(r"__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\)|^#.*$", re.M)
 _DECLARATION = re.compile(r"\s*void\s+(\w+)\s*\(([^()]*)\)\s*")
-_CUDA_HEADER = re.compile(r"^([ \t]*)#[ \t]*include[ \t]*<(?:cuda_\w+|cuda|device_\w+|vector_types|math_constants)\.h>", re.M)
+_CUDA_HEADER = re.compile(
+    r"^([ \t]*)#[ \t]*include[ \t]*<(?:cuda_\w+|cuda|device_\w+|vector_types|math_constants)\.h>", re.M
+)
 _EXTERN_SHARED = re.compile(
     r"extern\s+__shared__\s+(?:(?:__align__|alignas)\s*\(\s*\w+\s*\)\s*)?([\w ]+?)\s+(?:(?:__align__|alignas)\s*\(\s*\w+\s*\)\s*)?"
     r"(\w+)\s*\[\s*\]\s*;"
@@ -197,7 +199,9 @@ def _cache_folder() -> Path:
     folder = Path(chosen) if chosen else Path(tempfile.gettempdir(), f"lamella-simulator-{os.getuid()}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():  # code is loaded from here
-        raise PermissionError(f"the cache of compiled kernels belongs to another user: {folder}; set LAMELLA_SIMULATOR_CACHE")
+        raise PermissionError(
+            f"the cache of compiled kernels belongs to another user: {folder}; set LAMELLA_SIMULATOR_CACHE"
+        )
     return folder.resolve()
 
 

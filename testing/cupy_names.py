@@ -40,7 +40,9 @@ class Signature:
         """Raise TypeError where CuPy's ``name`` does not take what NumPy's might."""
         if len(args) > len(self.positional) and not self.any_positional:
             taken = ", ".join(self.positional) or "none"
-            raise TypeError(f"cupy.{name} takes at most {len(self.positional)} positional arguments ({taken}), got {len(args)}")
+            raise TypeError(
+                f"cupy.{name} takes at most {len(self.positional)} positional arguments ({taken}), got {len(args)}"
+            )
         for keyword in kwargs:
             if keyword not in self.keywords and not self.any_keyword:
                 known = ", ".join(sorted(self.keywords)) or "none"
@@ -80,7 +82,11 @@ def _list_names() -> list[str]:
     import cupy
 
     lines = [f"# The public names of CuPy {cupy.__version__}; made by lamella.testing.cupy_names"]
-    for prefix, owner in [("", cupy), *((f"{name}.", getattr(cupy, name)) for name in SUBMODULES), ("ndarray.", cupy.ndarray)]:
+    for prefix, owner in [
+        ("", cupy),
+        *((f"{name}.", getattr(cupy, name)) for name in SUBMODULES),
+        ("ndarray.", cupy.ndarray),
+    ]:
         for name in sorted(dir(owner)):
             if not name.startswith("_"):
                 lines.append(prefix + name + _parameters(getattr(owner, name)))
@@ -118,7 +124,9 @@ def _render(parameters: list[inspect.Parameter]) -> str:
             starred = True
         if parameter.kind is parameter.VAR_POSITIONAL:
             starred = True
-        words.append({parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "") + parameter.name)
+        words.append(
+            {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "") + parameter.name
+        )
         last_positional_only = i + 1 == len(parameters) or parameters[i + 1].kind is not parameter.POSITIONAL_ONLY
         if parameter.kind is parameter.POSITIONAL_ONLY and last_positional_only:
             words.append("/")

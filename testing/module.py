@@ -26,7 +26,12 @@ _one_at_a_time = threading.RLock()  # the runtime keeps its state in globals
 
 
 class _Buffer(ctypes.Structure):
-    _fields_ = (("begin", ctypes.c_void_p), ("bytes", ctypes.c_size_t), ("writable", ctypes.c_uint32), ("argument", ctypes.c_uint32))
+    _fields_ = (
+        ("begin", ctypes.c_void_p),
+        ("bytes", ctypes.c_size_t),
+        ("writable", ctypes.c_uint32),
+        ("argument", ctypes.c_uint32),
+    )
 
 
 class _Launch(ctypes.Structure):  # SimulatorLaunch in runtime.cpp
@@ -93,7 +98,8 @@ class RawModule:
         if info is None:
             known = ", ".join(self.names) or "none"
             raise KernelError(
-                f'the source declares no kernel extern "C" __global__ void {name}(…); it declares: {known}', kind="compile"
+                f'the source declares no kernel extern "C" __global__ void {name}(…); it declares: {known}',
+                kind="compile",
             )
         return Kernel(name, info, self._library, self._device_arrays_only, self._on_launch)
 
@@ -150,7 +156,11 @@ class Kernel:
         launch.block[:] = self._extent("block", block, _MOST_BLOCK)
         threads = launch.block[0] * launch.block[1] * launch.block[2]
         if threads > self._info.max_threads:
-            rule = "1024" if self._info.max_threads == _MOST_THREADS else f"its __launch_bounds__ of {self._info.max_threads}"
+            rule = (
+                "1024"
+                if self._info.max_threads == _MOST_THREADS
+                else f"its __launch_bounds__ of {self._info.max_threads}"
+            )
             raise self._refuse(f"block must have at most {rule} threads, got {tuple(block)} = {threads}")
         if not 0 <= shared_mem <= self._most_shared:
             raise self._refuse(
@@ -220,7 +230,9 @@ class Kernel:
             array = value
         else:
             wanted = "a device array" if self._device_arrays_only else "an array"
-            kind = "a host array (numpy.ndarray)" if isinstance(value, np.ndarray) else f"{type(value).__name__} {value!r}"
+            kind = (
+                "a host array (numpy.ndarray)" if isinstance(value, np.ndarray) else f"{type(value).__name__} {value!r}"
+            )
             raise self._refuse(f"{self._argument(i)} must be {wanted} for {declared}, got {kind}")
         element = declared.removeprefix("const ").removesuffix("*")
         dtype = str(array.dtype)
@@ -238,7 +250,9 @@ class Kernel:
             raise self._refuse(f"{self._argument(i)} must be a {declared} by value, got a device array")
         if isinstance(value, np.ndarray):
             if value.size != 1:
-                raise self._refuse(f"{self._argument(i)} must be a {declared} by value, got a host array of shape {value.shape}")
+                raise self._refuse(
+                    f"{self._argument(i)} must be a {declared} by value, got a host array of shape {value.shape}"
+                )
             box = np.array(value)
         elif isinstance(value, np.generic):
             box = np.array(value)
@@ -317,7 +331,9 @@ def run_kernel(
     Raises:
         KernelError: the source does not compile, the launch is refused, or a bug showed in one of the runs.
     """
-    path = source if isinstance(source, Path) else Path(source) if source.endswith(".cu") and "\n" not in source else None
+    path = (
+        source if isinstance(source, Path) else Path(source) if source.endswith(".cu") and "\n" not in source else None
+    )
     code = read_source.__wrapped__(path) if path is not None else str(source)  # a file under work changes between calls
     kernel = RawModule(code, options=[f"-D{define}" for define in defines]).get_function(name)
     kernel.max_dynamic_shared_size_bytes = max(_DEFAULT_SHARED, shared_mem)
