@@ -5,7 +5,7 @@ Needs GCC's C++ compiler; never imported by the library itself.
 
 if not __name__.startswith("lamella."):
     raise ImportError(
-        f"'{__name__}' is a room of lamella, not a package of its own: write 'from lamella import testing'"
+        f"'{__name__}' is a room of lamella: write 'from lamella import testing'"
     )
 
 from .array import SimulatorArray

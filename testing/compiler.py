@@ -37,16 +37,15 @@ _KERNEL_FLAGS = (
 _GENERATED = "simulator_calls"  # the name under which generated code appears in debug information
 
 _KERNEL = re.compile(r'extern\s+"C"\s+__attribute__\(\(simulator_kernel\)\)([^{;]*)\{')
-_BOUNDS = re.compile(r"__attribute__\s*\(\(simulator_launch_bounds\(\s*(\d+)")
-_ATTRIBUTE = re.compile(r"__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\)|^#.*$", re.M)
+_NESTED = r"(?:[^()]|\((?:[^()]|\([^()]*\))*\))*"
+_BOUNDS = re.compile(rf"__attribute__\s*\(\(simulator_launch_bounds\(({_NESTED})\)\)\)")
+_ATTRIBUTE = re.compile(rf"__attribute__\s*\(\({_NESTED}\)\)|^#.*$", re.M)
 _DECLARATION = re.compile(r"\s*void\s+(\w+)\s*\(([^()]*)\)\s*")
 _CUDA_HEADER = re.compile(
     r"^([ \t]*)#[ \t]*include[ \t]*<(?:cuda_\w+|cuda|device_\w+|vector_types|math_constants)\.h>", re.M
 )
-_EXTERN_SHARED = re.compile(
-    r"extern\s+__shared__\s+(?:(?:__align__|alignas)\s*\(\s*\w+\s*\)\s*)?([\w ]+?)\s+(?:(?:__align__|alignas)\s*\(\s*\w+\s*\)\s*)?"
-    r"(\w+)\s*\[\s*\]\s*;"
-)
+_ALIGN = r"(?:(?:__align__|alignas)\s*\(\s*\w+\s*\)\s*)?"
+_EXTERN_SHARED = re.compile(rf"extern\s+__shared__\s+{_ALIGN}([\w ]+?)\s+{_ALIGN}(\w+)\s*\[\s*\]\s*;")
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,11 @@ class Library:
         self.handle = ctypes.CDLL(str(path))
         self.kernels: dict[str, KernelInfo] = {}
         for index, line in enumerate(self._text("simulator_kernels").splitlines()):
-            name, parameters, bounds = line.split("|")
+            name, parameters = line.split("|")
+            bounds = getattr(self.handle, f"simulator_bounds_{index}")()
             types = tuple(self._text(f"simulator_signature_{index}").split(";")[:-1])
             names = tuple(parameters.split(",")) if parameters else ()
-            self.kernels[name] = KernelInfo(index, names, types, int(bounds))
+            self.kernels[name] = KernelInfo(index, names, types, bounds)
 
     def address(self, function: str) -> int:
         return ctypes.cast(getattr(self.handle, function), ctypes.c_void_p).value or 0
@@ -151,10 +151,12 @@ def _calls(text: str) -> str:
         index, name = len(table), declaration[1]
         names = [parameter.split()[-1].lstrip("*&") for parameter in declaration[2].split(",") if parameter.strip()]
         bounds = _BOUNDS.search(match[1])
-        table.append(f"{name}|{','.join(names)}|{bounds[1] if bounds else 1024}\\n")
+        most_threads = bounds[1].split(",")[0] if bounds else "1024"
+        table.append(f"{name}|{','.join(names)}\\n")
         lines.append(
             f'extern "C" SIMULATOR void simulator_call_{index}(void** arguments) {{ simulator::call(&{name}, arguments); }}\n'
-            f'extern "C" const char* simulator_signature_{index}() {{ return simulator::signature(&{name}); }}'
+            f'extern "C" const char* simulator_signature_{index}() {{ return simulator::signature(&{name}); }}\n'
+            f'extern "C" int simulator_bounds_{index}() {{ return {most_threads}; }}'
         )
     lines.append(
         f'extern "C" const char* simulator_kernels() {{ return "{"".join(table)}"; }}\n'
