@@ -32,10 +32,10 @@ def assert_close(actual: Any, expected: Any, *, rtol: float = 0.0, atol: float =
     with np.errstate(all="ignore"):
         error = np.where(found == wanted, 0, np.abs(found - wanted))
         bound = atol + rtol * np.abs(wanted)
-        close = (error <= bound) & np.isfinite(bound) | (found == wanted)
+        close = ((error <= bound) & np.isfinite(bound)) | (found == wanted)
+        excess = np.where(close, -1.0, np.nan_to_num(error - bound, nan=np.inf))
     if close.all():
         return
-    excess = np.where(close, -1.0, np.nan_to_num(error - bound, nan=np.inf))
     worst = np.unravel_index(int(excess.argmax()), excess.shape)
     index = tuple(map(int, worst))
     raise AssertionError(

@@ -125,12 +125,12 @@ def _compile(code: str, options: tuple[str, ...], includes: bytes) -> Library:
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             unit, compiled, result = Path(folder, "unit.ii"), Path(folder, "unit.o"), Path(folder, "kernel.so")
-            preprocess = [_compiler(), *flags, *options, "-x", "c++", "-include", "cuda_language.h", "-E", "-"]
+            preprocess = [find_compiler(), *flags, *options, "-x", "c++", "-include", "cuda_language.h", "-E", "-"]
             text = _run(preprocess, '#line 1 "kernel.cu"\n' + _adapted(code))
             unit.write_text(text + _calls(text), encoding="utf-8")
-            _run([_compiler(), *flags, "-c", str(unit), "-o", str(compiled)])
+            _run([find_compiler(), *flags, "-c", str(unit), "-o", str(compiled)])
             # Linked without the flags above, which would bring in GCC's own sanitizer libraries.
-            _run([_compiler(), "-shared", str(compiled), str(runtime), "-Wl,-rpath,$ORIGIN", "-o", str(result)])
+            _run([find_compiler(), "-shared", str(compiled), str(runtime), "-Wl,-rpath,$ORIGIN", "-o", str(result)])
             result.replace(path)  # at once, so that a process beside this one finds all of it or nothing
     return Library(path, _load_runtime(runtime))
 
@@ -176,7 +176,7 @@ def _runtime() -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             result = Path(folder, "runtime.so")
             soname = f"-Wl,-soname,{path.name}"
-            _run([_compiler(), *_RUNTIME_FLAGS, soname, str(_HERE / "runtime.cpp"), "-o", str(result)])
+            _run([find_compiler(), *_RUNTIME_FLAGS, soname, str(_HERE / "runtime.cpp"), "-o", str(result)])
             result.replace(path)
     return path
 
@@ -188,7 +188,7 @@ def _load_runtime(path: Path) -> ctypes.CDLL:
 
 def _digest(*parts: object) -> str:
     hasher = hashlib.sha256()
-    for part in (*parts, _compiler(), platform.machine()):
+    for part in (*parts, find_compiler(), platform.machine()):
         hasher.update(part if isinstance(part, bytes) else repr(part).encode())
         hasher.update(b"\0")
     return hasher.hexdigest()[:32]
@@ -207,8 +207,8 @@ def _cache_folder() -> Path:
     return folder.resolve()
 
 
-@cache
-def _compiler() -> str:
+def find_compiler() -> str:
+    """The C++ compiler's path: ``$CXX``, else ``g++``."""
     wanted = os.environ.get("CXX", "g++")
     found = shutil.which(wanted)
     if found is None:

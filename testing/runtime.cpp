@@ -463,7 +463,7 @@ uint64_t received_from(unsigned lane) {
 
 // ---- the watchdog --------------------------------------------------------------------------------------------------
 // Steps are counted where a basic block begins. A loop whose body is empty (`while (!flag);` with a flag that is not
-// volatile) has no such place: a signal that comes after each second of this thread's own time finds it.
+// volatile) has no such place: a signal that comes after each half second of this thread's own time finds it.
 constexpr int kWatchdogSignal = 50;  // a real-time signal that neither libc nor Python uses
 uint64_t progress_seen;
 
@@ -479,7 +479,7 @@ void on_watchdog(int, siginfo_t*, void* context) {
 #else
   (void)context;
 #endif
-  simulator_fail("endless", "a loop without an effect has run for a second");
+  simulator_fail("endless", "a loop without an effect does not end");
 }
 
 class Watchdog {
@@ -496,8 +496,8 @@ class Watchdog {
     event.sigev_signo = kWatchdogSignal;
     event._sigev_un._tid = static_cast<pid_t>(syscall(SYS_gettid));
     running_ = timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer_) == 0;
-    const itimerspec each_second = {{1, 0}, {1, 0}};
-    if (running_) timer_settime(timer_, 0, &each_second, nullptr);
+    const itimerspec interval = {{0, 500000000}, {0, 500000000}};
+    if (running_) timer_settime(timer_, 0, &interval, nullptr);
   }
   ~Watchdog() {
     if (running_) timer_delete(timer_);
