@@ -4,9 +4,7 @@ Needs GCC's C++ compiler; never imported by the library itself.
 """
 
 if not __name__.startswith("lamella."):
-    raise ImportError(
-        f"'{__name__}' is a room of lamella: write 'from lamella import testing'"
-    )
+    raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import testing'")
 
 from .array import SimulatorArray
 from .backend import SimulatorBackend, simulator

@@ -305,7 +305,7 @@ def call(
 
 
 def _index(key: Any) -> tuple[Any, ...]:
-    """A key for NumPy. Host arrays and lists are allowed, as on CuPy; a boolean mask makes the host wait for its count."""
+    """A key for NumPy. Host arrays and lists may come in, as on CuPy; for a boolean mask the host waits, to count."""
     parts = key if isinstance(key, tuple) else (key,)
     plain = tuple(unwrap(part, [], host_arrays=True) for part in parts)
     if any(getattr(part, "dtype", None) == np.bool_ and getattr(part, "ndim", 0) for part in plain):

@@ -18,7 +18,7 @@ from ..backend import (
     register_backend,
     unregister_backend,
 )
-from .array import SimulatorArray, activity
+from .array import SimulatorArray, activity, call
 from .module import RawModule
 from .xp import cupy_like, fill_with_garbage
 
@@ -116,10 +116,7 @@ class SimulatorBackend(Backend):
         return out
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
-        if isinstance(values, np.ndarray):
-            raise TypeError("scatter_add: values must be a device array, got a host array")
-        key = tuple(getattr(part, "_values", part) for part in (index if isinstance(index, tuple) else (index,)))
-        np.add.at(target._values, key, getattr(values, "_values", values))
+        call("scatter_add", np.add.at, (target, index, values), {})
 
     def compile(self, code: str, options: tuple[str, ...], device: Device = _DEVICE) -> RawModule:
         return RawModule(code, options=options, device_arrays_only=True, on_launch=self._count)

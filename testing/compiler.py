@@ -143,7 +143,8 @@ def _adapted(code: str) -> str:
 
 def _calls(text: str) -> str:
     """Generated code after the source: each kernel's entry and the text that describes it."""
-    lines, table = [f'# 1 "{_GENERATED}"'], []
+    lines = [f'# 1 "{_GENERATED}"']
+    table: list[str] = []
     for match in _KERNEL.finditer(text):
         declaration = _DECLARATION.fullmatch(_ATTRIBUTE.sub("", match[1]))
         if declaration is None:
@@ -154,7 +155,8 @@ def _calls(text: str) -> str:
         most_threads = bounds[1].split(",")[0] if bounds else "1024"
         table.append(f"{name}|{','.join(names)}\\n")
         lines.append(
-            f'extern "C" SIMULATOR void simulator_call_{index}(void** arguments) {{ simulator::call(&{name}, arguments); }}\n'
+            f'extern "C" SIMULATOR void simulator_call_{index}(void** arguments)'
+            f" {{ simulator::call(&{name}, arguments); }}\n"
             f'extern "C" const char* simulator_signature_{index}() {{ return simulator::signature(&{name}); }}\n'
             f'extern "C" int simulator_bounds_{index}() {{ return {most_threads}; }}'
         )

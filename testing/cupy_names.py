@@ -3,7 +3,7 @@
 The list is made where CuPy itself can be imported (no GPU is needed)::
 
     pip install cupy-cuda12x==14.2.0
-    python -m lamella.testing.cupy_names > cupy_names.txt
+    python -m lamella.testing.cupy_names cupy > cupy_names.txt
 
 One line a name: ``sum(a, axis, dtype, out, keepdims)``, with ``*`` before parameters that are keywords only;
 ``ndarray.`` marks methods and attributes of arrays; a name without brackets is no function or has unknown parameters.
@@ -11,7 +11,10 @@ One line a name: ``sum(a, axis, dtype, out, keepdims)``, with ``*`` before param
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,7 +54,7 @@ class Signature:
 
 @cache
 def cupy_names() -> dict[str, Signature | None]:
-    """Every public name of CuPy 14.2 with its signature, or None where it is no function or its parameters are unknown."""
+    """Every public name of CuPy 14.2 with its signature; None for what is no function or has unknown parameters."""
     lines = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
     return dict(_parse(line) for line in lines if line and not line.startswith("#"))
 
@@ -78,9 +81,7 @@ def _parse(line: str) -> tuple[str, Signature | None]:
     return name, Signature(tuple(positional), frozenset(keywords), any_positional, any_keyword)
 
 
-def _list_names() -> list[str]:
-    import cupy
-
+def _list_names(cupy: Any) -> list[str]:
     lines = [f"# The public names of CuPy {cupy.__version__}; made by lamella.testing.cupy_names"]
     for prefix, owner in [
         ("", cupy),
@@ -103,14 +104,24 @@ def _parameters(value: Any) -> str:
     try:
         return _render(list(inspect.signature(value).parameters.values()))
     except ValueError:  # compiled: the first line of the documentation reads "name(self, axis=None) -> result"
-        first = (value.__doc__ or "").partition("\n")[0]
-        inside = first.partition("(")[2].rpartition(")")[0]
-        scope: dict[str, Any] = {}
+        inside = (value.__doc__ or "").partition("\n")[0].partition("(")[2].rpartition(")")[0]
         try:
-            exec(f"def declared({inside}): pass", scope)
+            declared = ast.parse(f"def declared({inside}): pass").body[0]
         except SyntaxError:
             return ""
-        return _render(list(inspect.signature(scope["declared"]).parameters.values())) if inside else ""
+        return _render(_parameters_of(declared)) if inside and isinstance(declared, ast.FunctionDef) else ""
+
+
+def _parameters_of(function: ast.FunctionDef) -> list[inspect.Parameter]:
+    kinds, given = inspect.Parameter, function.args
+    groups = [
+        (kinds.POSITIONAL_ONLY, given.posonlyargs),
+        (kinds.POSITIONAL_OR_KEYWORD, given.args),
+        (kinds.VAR_POSITIONAL, [given.vararg] if given.vararg else []),
+        (kinds.KEYWORD_ONLY, given.kwonlyargs),
+        (kinds.VAR_KEYWORD, [given.kwarg] if given.kwarg else []),
+    ]
+    return [inspect.Parameter(argument.arg, kind) for kind, arguments in groups for argument in arguments]
 
 
 def _render(parameters: list[inspect.Parameter]) -> str:
@@ -124,9 +135,8 @@ def _render(parameters: list[inspect.Parameter]) -> str:
             starred = True
         if parameter.kind is parameter.VAR_POSITIONAL:
             starred = True
-        words.append(
-            {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "") + parameter.name
-        )
+        stars = (parameter.kind is parameter.VAR_POSITIONAL) + 2 * (parameter.kind is parameter.VAR_KEYWORD)
+        words.append("*" * stars + parameter.name)
         last_positional_only = i + 1 == len(parameters) or parameters[i + 1].kind is not parameter.POSITIONAL_ONLY
         if parameter.kind is parameter.POSITIONAL_ONLY and last_positional_only:
             words.append("/")
@@ -134,4 +144,4 @@ def _render(parameters: list[inspect.Parameter]) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(_list_names()))
+    print("\n".join(_list_names(importlib.import_module(sys.argv[1]))))

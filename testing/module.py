@@ -108,7 +108,7 @@ class Kernel:
     """One kernel, run by a call.
 
     Attributes:
-        max_dynamic_shared_size_bytes: the most ``shared_mem`` a launch may ask for; above 48 KiB it must be raised first.
+        max_dynamic_shared_size_bytes: the most ``shared_mem`` a launch may ask for; to be raised beyond 48 KiB.
         seed: chooses the order in which blocks, warps and lanes run.
         step_limit: basic blocks that all threads together may run before the launch counts as endless.
         check_races: report unordered accesses to one address (the default).

@@ -1,4 +1,4 @@
-"""The kernel simulator: planted bugs are found with their kind and line, correct kernels pass, CuPy's manners are kept."""
+"""The kernel simulator: planted bugs are found with their kind and line, correct kernels pass, CuPy's manners hold."""
 
 from __future__ import annotations
 
@@ -139,6 +139,9 @@ KERNEL(runs_for_ever) {
 KERNEL(waits_for_a_flag_nobody_sets) {
   while (b[T] >= 0) {}  // bug
 }
+KERNEL(spins_without_effect) {
+  if (T == 9) for (;;) {}  // bug
+}
 KERNEL(asserts_in_vain) {
   assert(T < n);  // bug
 }
@@ -177,6 +180,7 @@ KINDS = {
     "overflows_an_index": "overflow",
     "runs_for_ever": "endless",
     "waits_for_a_flag_nobody_sets": "endless",
+    "spins_without_effect": "endless",
     "asserts_in_vain": "assertion",
     "reads_before_the_copy_has_come": "assertion",
 }
@@ -325,7 +329,7 @@ def test_removed_barrier_in_a_block_reduction_is_found() -> None:
     run_kernel(REDUCTION, "variance", (1,), (128,), (x, y), seeds=range(4))
     assert_close(y, np.full(128, x.astype(np.float64).var()), rtol=1e-6)
     for seed in range(4):
-        with pytest.raises(KernelError, match="race: .*__shared__ variable"):
+        with pytest.raises(KernelError, match=r"race: .*__shared__ variable"):
             run_kernel(REDUCTION, "variance", (1,), (128,), (x, y), seeds=[seed], defines=["NO_BARRIER"])
 
 
@@ -395,13 +399,22 @@ ARGS = (X, np.int32(1), np.float32(2), True, 3)
     [
         (((1,), (32,), ARGS[:4]), r"takes: takes 5 arguments \(x, n, s, flag, m\), got 4"),
         (((1,), (32,), (X, 1, *ARGS[2:])), r"argument 1 \(n\) must be a int32, got int 1, which is passed as int64"),
-        (((1,), (32,), (*ARGS[:2], 2.0, *ARGS[3:])), r"argument 2 \(s\) must be a float32, got float 2.0, .* numpy.float32"),
+        (
+            ((1,), (32,), (*ARGS[:2], 2.0, *ARGS[3:])),
+            r"argument 2 \(s\) must be a float32, got float 2.0, .* numpy.float32",
+        ),
         (((1,), (32,), (*ARGS[:3], 1, 3)), r"argument 3 \(flag\) must be a bool, got int 1"),
         (((1,), (32,), (X, True, *ARGS[2:])), r"argument 1 \(n\) must be a int32, got bool True"),
         (((1,), (32,), (X.astype(np.float64), *ARGS[1:])), r"argument 0 \(x\) must have dtype float32, got float64"),
-        (((1,), (32,), (np.zeros(16, np.float32)[::2], *ARGS[1:])), r"argument 0 \(x\) must be C-contiguous .* strides \(8,\)"),
+        (
+            ((1,), (32,), (np.zeros(16, np.float32)[::2], *ARGS[1:])),
+            r"argument 0 \(x\) must be C-contiguous .* strides \(8,\)",
+        ),
         (((1,), (32,), (1024, *ARGS[1:])), r"argument 0 \(x\) must be an array for float32\*, got int 1024"),
-        (((1,), (32,), (X, np.zeros(3, np.int32), *ARGS[2:])), r"argument 1 \(n\) must be a int32 by value, got a host array"),
+        (
+            ((1,), (32,), (X, np.zeros(3, np.int32), *ARGS[2:])),
+            r"argument 1 \(n\) must be a int32 by value, got a host array",
+        ),
         (((0,), (32,), ARGS), r"grid must have 1 to 2147483647 along each axis, got \(0,\)"),
         (((1, 70000), (32,), ARGS), r"grid must have 1 to 65535"),
         (((1.0,), (32,), ARGS), r"grid must hold integers"),
@@ -429,18 +442,20 @@ def test_source_that_does_not_compile_says_where() -> None:
     with pytest.raises(KernelError, match=r"kernel\.cu:2:.*error") as caught:
         RawModule('extern "C" __global__ void k(int n) {\n  int x = ;\n}')
     assert caught.value.kind == "compile"
-    with pytest.raises(KernelError, match="declares no kernel .* void missing"):
+    with pytest.raises(KernelError, match=r"declares no kernel .* void missing"):
         RawModule(REDUCTION).get_function("missing")
 
 
 def test_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(KernelError, match="'no-such-compiler' was not found: install it .apt install"):
+    with pytest.raises(KernelError, match=r"'no-such-compiler' was not found: install it .apt install"):
         compiler.find_compiler()
 
 
 def test_kernel_file_is_read_with_its_headers_and_reports_name_the_file(tmp_path: Path) -> None:
-    (tmp_path / "scale.cuh").write_text("#pragma once\n__device__ inline float scaled(const float* x) { return 2 * *x; }\n")
+    (tmp_path / "scale.cuh").write_text(
+        "#pragma once\n__device__ inline float scaled(const float* x) { return 2 * *x; }\n"
+    )
     file = tmp_path / "double.cu"
     file.write_text(
         '#include "scale.cuh"\nextern "C" __global__ void twice(float* x, int n) {\n'
@@ -461,7 +476,8 @@ def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
     )
     environment = {"LAMELLA_SIMULATOR_CACHE": str(tmp_path), "PATH": "/usr/local/bin:/usr/bin:/bin"}
     started = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
     ]
     assert [process.communicate(timeout=120)[0] for process in started] == ["('k',)\n"] * 3
     assert len(list(tmp_path.iterdir())) == 2  # the runtime and the kernel; no half-made folder is left
@@ -506,9 +522,35 @@ def xp() -> object:
 
 def test_array_survives_every_operation(xp: object) -> None:
     x = xp.arange(6, dtype=np.float32).reshape(2, 3)
-    results = [x + 1, 2 * x, np.float32(2) * x, x @ x.T, -x, x.sum(), x[1, 2], x.mean(axis=0), x.astype("float16"), x == 1]
-    results += [xp.exp(x), np.exp(x), np.sum(x), xp.concatenate([x, x]), *xp.split(x, 2), xp.where(x > 1, x, 0), x.T.copy()]
-    results += [xp.linalg.norm(x), xp.full((2,), x.max()), xp.add.reduce(x), xp.allclose(x, x), *divmod(x, 2), next(iter(x))]
+    results = [
+        x + 1,
+        2 * x,
+        np.float32(2) * x,
+        x @ x.T,
+        -x,
+        x.sum(),
+        x[1, 2],
+        x.mean(axis=0),
+        x.astype("float16"),
+        x == 1,
+    ]
+    results += [
+        xp.exp(x),
+        np.exp(x),
+        np.sum(x),
+        xp.concatenate([x, x]),
+        *xp.split(x, 2),
+        xp.where(x > 1, x, 0),
+        x.T.copy(),
+    ]
+    results += [
+        xp.linalg.norm(x),
+        xp.full((2,), x.max()),
+        xp.add.reduce(x),
+        xp.allclose(x, x),
+        *divmod(x, 2),
+        next(iter(x)),
+    ]
     assert {type(result) for result in results} == {SimulatorArray}
     assert x.sum().shape == ()
     x[0, 1] += 5
@@ -546,15 +588,15 @@ def test_module_has_the_names_and_keywords_of_cupy_only(xp: object) -> None:
     x = xp.ones(3)
     with pytest.raises(AttributeError, match=r"module 'cupy' has no attribute 'spacing' \(CuPy 14"):
         xp.spacing  # noqa: B018
-    with pytest.raises(AttributeError, match="'cupy.ndarray' object has no attribute 'ctypes'"):
+    with pytest.raises(AttributeError, match=r"'cupy.ndarray' object has no attribute 'ctypes'"):
         x.ctypes  # noqa: B018
-    with pytest.raises(TypeError, match="cupy.add has no keyword 'where'"):
+    with pytest.raises(TypeError, match=r"cupy.add has no keyword 'where'"):
         xp.add(x, x, where=x > 0)
-    with pytest.raises(TypeError, match="cupy.sum has no keyword 'initial'"):
+    with pytest.raises(TypeError, match=r"cupy.sum has no keyword 'initial'"):
         xp.sum(x, initial=1.0)
     with pytest.raises(TypeError, match=r"cupy.ndarray.sum has no keyword 'where'"):
         x.sum(where=x > 0)
-    with pytest.raises(NotImplementedError, match="the simulator does not model cupy.ElementwiseKernel"):
+    with pytest.raises(NotImplementedError, match=r"the simulator does not model cupy.ElementwiseKernel"):
         xp.ElementwiseKernel  # noqa: B018
     with pytest.raises(ValueError, match="Unsupported dtype object"):
         xp.array([None])
@@ -600,7 +642,14 @@ def test_comparison_names_the_worst_element() -> None:
 
 @pytest.mark.parametrize(
     ("actual", "expected"),
-    [([np.nan], [1.0]), ([1.0], [np.nan]), ([np.nan], [np.nan]), ([np.inf], [1.0]), ([1.0], [np.inf]), ([[1.0]], [1.0])],
+    [
+        ([np.nan], [1.0]),
+        ([1.0], [np.nan]),
+        ([np.nan], [np.nan]),
+        ([np.inf], [1.0]),
+        ([1.0], [np.inf]),
+        ([[1.0]], [1.0]),
+    ],
 )
 def test_comparison_fails_on_nan_infinity_and_shape(actual: list, expected: list) -> None:
     with pytest.raises(AssertionError):
