@@ -123,7 +123,8 @@ def fit(
             seconds = time.perf_counter() - start
             history.epochs.append({**figures, "seconds": seconds})
             bar.epoch(epoch, figures, seconds)
-            if any([callback(model, history) for callback in callbacks]):  # a list: every callback is called
+            answers = [callback(model, history) for callback in callbacks]
+            if any(answers):
                 break
     finally:
         bar.close()

@@ -47,4 +47,4 @@ class Progress:
 
 def _sees_bars() -> bool:
     """Whether a bar that is drawn again and again can be seen: in a terminal or a notebook, not in a log file."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" or "ipykernel" in sys.modules
+    return (sys.stderr.isatty() and os.environ.get("TERM") != "dumb") or "ipykernel" in sys.modules
