@@ -6,6 +6,7 @@ Runs without a GPU and without a driver, where NVRTC's wheels are installed.
 from __future__ import annotations
 
 import pytest
+
 from lamella.backend import read_source
 from lamella.testing import nvrtc
 

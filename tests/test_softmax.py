@@ -8,9 +8,9 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from lamella.backend import backend_for
 
 from lamella import kernels
+from lamella.backend import backend_for
 
 from .kernel_heads import KERNELS, variants
 

@@ -33,4 +33,4 @@ __all__ = [
     "precision",
     "set_num_threads",
 ]
-__all__ += autograd.__all__  # noqa: PLE0605
+__all__ += autograd.__all__
