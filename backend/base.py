@@ -67,6 +67,10 @@ class Backend:
     def memory(self, device: Device) -> MemoryFigures:
         raise NotImplementedError
 
+    def versions(self) -> dict[str, str]:
+        """Names and versions of what this backend stands on, for people: ``{"NumPy": "2.4.6", …}``."""
+        return {}
+
     # -- creation and movement ----------------------------------------------------------------------------------
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Device) -> Array:
         raise NotImplementedError

@@ -42,6 +42,11 @@ class NumpyBackend(Backend):
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
         return MemoryFigures(used, reserved, total)
 
+    def versions(self) -> dict[str, str]:
+        built = np.show_config(mode="dicts") or {}
+        blas = built.get("Build Dependencies", {}).get("blas", {})
+        return {"NumPy": np.__version__, "BLAS": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
+
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Device = _DEVICE) -> Array:
         return self.pool.empty(shape, dtype)
 
