@@ -255,9 +255,7 @@ def note_write(array: Array) -> None:
     Costs nothing to operations recorded after the write: each node's number is compared with the newest write's.
     """
     global _last_write
-    owner = array
-    while getattr(owner, "base", None) is not None:
-        owner = owner.base
+    owner = backend_of(array).owner(array)
     _last_write = next(_sequence)
     key = id(owner)
     known = _written.get(key)

@@ -73,13 +73,9 @@ class NumpyBackend(Backend):
         return out
 
     def sum_rows(self, a: Array, out: Array | None = None) -> Array:
-        rows = a.shape[0]
         if a.dtype.itemsize == 2:
-            total = np.add.reduce(a, 0, dtype=np.float32).astype(a.dtype)
-            if out is None:
-                return total
-            out[...] = total
-            return out
+            return super().sum_rows(a, out)
+        rows = a.shape[0]
         ones = self._ones.get(a.dtype)
         if ones is None or ones.size < rows:
             ones = self._ones[a.dtype] = np.ones(rows, a.dtype)
