@@ -42,6 +42,11 @@ class NumpyBackend(Backend):
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
         return MemoryFigures(used, reserved, total)
 
+    def versions(self) -> dict[str, str]:
+        built = np.show_config(mode="dicts") or {}
+        blas = built.get("Build Dependencies", {}).get("blas", {})
+        return {"NumPy": np.__version__, "BLAS": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
+
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Device = _DEVICE) -> Array:
         return self.pool.empty(shape, dtype)
 
@@ -68,13 +73,9 @@ class NumpyBackend(Backend):
         return out
 
     def sum_rows(self, a: Array, out: Array | None = None) -> Array:
-        rows = a.shape[0]
         if a.dtype.itemsize == 2:
-            total = np.add.reduce(a, 0, dtype=np.float32).astype(a.dtype)
-            if out is None:
-                return total
-            out[...] = total
-            return out
+            return super().sum_rows(a, out)
+        rows = a.shape[0]
         ones = self._ones.get(a.dtype)
         if ones is None or ones.size < rows:
             ones = self._ones[a.dtype] = np.ones(rows, a.dtype)

@@ -104,6 +104,12 @@ class SimulatorBackend(Backend):
     def to_numpy(self, array: SimulatorArray) -> np.ndarray:
         return array.get()
 
+    def owner(self, array: SimulatorArray) -> Any:
+        owner = array._values  # `base` of a simulated array is made anew each time, the host memory below it is not
+        while owner.base is not None:
+            owner = owner.base
+        return owner
+
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """``a @ b``, accumulated in float32 where the operands have 16 bits."""
         for name, operand in (("a", a), ("b", b)):
