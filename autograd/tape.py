@@ -84,7 +84,7 @@ class Node:
 
     seq: int
     edges: Any
-    backward: Callable[..., Any] | None
+    backward: Any
     op: Any
     shape: Any
     grad: Any
@@ -129,7 +129,7 @@ def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..
         try:
             if len(args) == 2 and not kwargs and isinstance(x := args[0], Tensor) and isinstance(w := args[1], Tensor):
                 a0, a1 = x.data, w.data  # two tensors: the other branch without its loop
-                kind = type(a0)
+                kind: Any = type(a0)
                 if kind is not type(a1):
                     _require_one_device(args)
                 e0, e1 = edges = x._edge, w._edge

@@ -71,6 +71,10 @@ class Backend:
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Device) -> Array:
         raise NotImplementedError
 
+    def asarray(self, value: Any, like: Array | None = None) -> Array:
+        """A number, scalar or array as an array of this backend, on the device of ``like``; not copied if it is one."""
+        raise NotImplementedError
+
     def from_numpy(self, array: Any, device: Device) -> Array:
         """A copy of a host array on ``device``; host memory may be reused as soon as this returns."""
         raise NotImplementedError
