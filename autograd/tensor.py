@@ -229,9 +229,7 @@ def is_floating(dtype: Any) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
-def tensor(
-    data: Any, *, dtype: Any = None, device: str | Device | None = None, requires_grad: bool = False
-) -> Tensor:
+def tensor(data: Any, *, dtype: Any = None, device: str | Device | None = None, requires_grad: bool = False) -> Tensor:
     """A leaf tensor from numbers, lists, arrays, tensors, or anything that speaks DLPack. The values are copied.
 
     Args:
