@@ -219,8 +219,9 @@ def _positional(
 def _as_array(y: Any, args: tuple[Any, ...]) -> Array:
     """NumPy gives a scalar where an operation leaves no axis; a tensor holds an array."""
     for arg in args:
-        if isinstance(arg, Tensor):
-            return backend_of(arg.data).asarray(y, arg.data)
+        array = arg.data if isinstance(arg, Tensor) else arg
+        if hasattr(array, "strides"):
+            return backend_of(array).asarray(y, array)
     return y
 
 

@@ -155,7 +155,7 @@ def test_an_empty_batch_works_wherever_a_result_exists(name: str, device: Device
         module.reduction = "none"
     x = lamella.Tensor(inputs[0], requires_grad=True)
     y = call(module, (x, *inputs[1:]))
-    assert y.shape == (0, *case.shape[1:])
+    assert y.shape[0] == 0
     y.sum().backward()
     assert x.grad.shape == inputs[0].shape
 
