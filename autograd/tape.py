@@ -130,7 +130,7 @@ def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..
             if len(args) == 2 and not kwargs and isinstance(x := args[0], Tensor) and isinstance(w := args[1], Tensor):
                 a0 = x.data  # two tensors: the other branch without its loop
                 a1 = w.data
-                kind = type(a0)
+                kind: Any = type(a0)
                 if kind is not type(a1):
                     _require_one_device(args)
                 e0 = x._edge
