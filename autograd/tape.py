@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Any, TypeVar
 
-from ..backend import Array, MixedDevicesError, backend_of, common_backend
+from ..backend import Array, MixedDevicesError, backend_of, common_backend, is_array
 from .broadcast import unbroadcast
 from .errors import add_context, describe
 from .tensor import LEAF, Tensor, wrap
@@ -130,7 +130,7 @@ def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..
             if len(args) == 2 and not kwargs and isinstance(x := args[0], Tensor) and isinstance(w := args[1], Tensor):
                 a0 = x.data  # two tensors: the other branch without its loop
                 a1 = w.data
-                kind = type(a0)
+                kind: Any = type(a0)
                 if kind is not type(a1):
                     _require_one_device(args)
                 e0 = x._edge
@@ -268,8 +268,7 @@ def note_write(array: Array) -> None:
 
 def _extent(array: Array) -> tuple[int, int]:
     """First byte and end of the memory an array spans."""
-    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
-    start = stop = interface["data"][0]
+    start = stop = backend_of(array).address(array)
     for length, stride in zip(array.shape, array.strides, strict=True):
         if length == 0:
             return start, start
@@ -307,7 +306,7 @@ def _held_arrays(held: Any) -> list[Array]:
                     stack.append(cell.cell_contents)
                 except ValueError:  # an empty cell
                     continue
-        elif hasattr(item, "__array_interface__") or hasattr(item, "__cuda_array_interface__"):
+        elif is_array(item):
             found.append(item)
     return found
 

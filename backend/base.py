@@ -88,10 +88,15 @@ class Backend:
         raise NotImplementedError
 
     def owner(self, array: Array) -> Any:
-        """The object whose life is that of the array's memory: views of views lead to the same one. Can be weakly held."""
+        """The object that lives as long as the array's memory: the same for all views of it. Can be held weakly."""
         while array.base is not None:
             array = array.base
         return array
+
+    def address(self, array: Array) -> int:
+        """Where the array's first element lies, in bytes."""
+        pointer: int = array.data.ptr
+        return pointer
 
     # -- arithmetic that NumPy and CuPy do not offer under one name ---------------------------------------------
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:

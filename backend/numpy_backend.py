@@ -59,6 +59,10 @@ class NumpyBackend(Backend):
     def to_numpy(self, array: Array) -> Any:
         return array
 
+    def address(self, array: Array) -> int:
+        pointer: int = array.__array_interface__["data"][0]
+        return pointer
+
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         (rows, inner), columns = a.shape, b.shape[1]
         if rows * inner * columns < _LARGE_PRODUCT or get_num_threads() == 1:
