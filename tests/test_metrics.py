@@ -30,7 +30,8 @@ def test_rows_of_the_confusion_matrix_are_true_classes(device: Device) -> None:
 
 
 def test_classes_that_do_not_occur_have_rows_of_zeros() -> None:
-    np.testing.assert_array_equal(confusion_matrix(np.array([0, 1]), np.array([1, 1]), 3), [[0] * 3, [1, 1, 0], [0] * 3])
+    matrix = confusion_matrix(np.array([0, 1]), np.array([1, 1]), 3)
+    np.testing.assert_array_equal(matrix, [[0, 0, 0], [1, 1, 0], [0, 0, 0]])
     assert confusion_matrix(np.array([4]), np.array([0])).shape == (5, 5)
     assert confusion_matrix(np.zeros(0, int), np.zeros(0, int)).shape == (0, 0)
 

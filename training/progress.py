@@ -8,7 +8,6 @@ import time
 from importlib.util import find_spec
 from typing import Any
 
-
 _PAUSE = 0.5  # seconds between two lines, so that a hundred short epochs do not fill the screen
 
 
