@@ -59,6 +59,10 @@ class NumpyBackend(Backend):
     def to_numpy(self, array: Array) -> Any:
         return array
 
+    def address(self, array: Array) -> int:
+        pointer: int = array.__array_interface__["data"][0]
+        return pointer
+
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         (rows, inner), columns = a.shape, b.shape[1]
         if rows * inner * columns < _LARGE_PRODUCT or get_num_threads() == 1:
@@ -73,13 +77,9 @@ class NumpyBackend(Backend):
         return out
 
     def sum_rows(self, a: Array, out: Array | None = None) -> Array:
-        rows = a.shape[0]
         if a.dtype.itemsize == 2:
-            total = np.add.reduce(a, 0, dtype=np.float32).astype(a.dtype)
-            if out is None:
-                return total
-            out[...] = total
-            return out
+            return super().sum_rows(a, out)
+        rows = a.shape[0]
         ones = self._ones.get(a.dtype)
         if ones is None or ones.size < rows:
             ones = self._ones[a.dtype] = np.ones(rows, a.dtype)

@@ -288,6 +288,8 @@ softmax_backward_streamed(const T* dy, const T* y, T* dx, long long rows, int co
 
 #ifdef STRIDED
 
+constexpr int kBlock = WIDTH * DEPTH;
+
 // Where this thread works: on VECTOR neighbouring columns, on their elements depth, depth + DEPTH, ...
 struct Tile {
   long long start;          // offset of element 0 of the first column
@@ -302,7 +304,7 @@ struct Tile {
   }
 };
 
-extern "C" __global__ void __launch_bounds__(WIDTH * DEPTH)
+extern "C" __global__ void __launch_bounds__(kBlock)
 softmax_forward_strided(const T* x, T* y, long long outer, int cols, long long inner) {
   const Tile tile(outer, cols, inner);
   Running running[VECTOR];
@@ -355,7 +357,7 @@ softmax_forward_strided(const T* x, T* y, long long outer, int cols, long long i
   }
 }
 
-extern "C" __global__ void __launch_bounds__(WIDTH * DEPTH)
+extern "C" __global__ void __launch_bounds__(kBlock)
 softmax_backward_strided(const T* dy, const T* y, T* dx, long long outer, int cols, long long inner) {
   const Tile tile(outer, cols, inner);
   float dot[VECTOR] = {};
