@@ -11,6 +11,7 @@ import pytest
 
 import lamella
 import lamella.layers as L
+import lamella.testing
 from lamella.backend import Device, backend_for
 from lamella.training import SGD, Adam, AdamW, Optimizer
 
@@ -242,6 +243,34 @@ def test_each_parameter_starts_on_a_cache_line() -> None:
     assert all(p.data.ctypes.data % 16 == 0 for p in parameters)
     starts = [p.data.ctypes.data for p in parameters if p.dtype == "float32"]
     assert all((start - starts[0]) % 64 == 0 for start in starts)
+
+
+@pytest.mark.parametrize("name", PYTORCH)
+def test_the_device_half_of_a_step_waits_for_nothing(name: str) -> None:
+    kind, options, _ = PYTORCH[name]
+    with lamella.testing.simulator() as sim:
+        optimizer, _ = run(kind, options, "float32", "simulator", range(1, 3))
+        optimizer.advance()
+        sim.reset()
+        optimizer.apply()
+        assert sim.synchronizations == 0
+
+
+def test_a_step_costs_the_same_number_of_operations_for_any_number_of_parameters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    updates: list[int] = []
+    update = Adam._update
+    monkeypatch.setattr(Adam, "_update", lambda *args: (updates.append(args[2].size), update(*args))[1])
+    parameters = [parameter([1.0, 2.0]) for _ in range(20)]
+    optimizer = Adam(parameters)
+    for p in parameters:
+        p.grad = p.data * 0
+    optimizer.step()
+    assert len(updates) == 1
+    parameters[7].grad = None
+    optimizer.step()
+    assert len(updates) == 3  # what lies before it, and behind it
 
 
 def test_no_gradient_means_no_change() -> None:
