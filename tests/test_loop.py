@@ -79,10 +79,11 @@ def test_training_and_validation_have_their_modes() -> None:
 
 def test_evaluate_puts_the_mode_back_and_records_nothing() -> None:
     model = network().train()
-    first, second = (evaluate(model, (X, Y), loss=L.cross_entropy) for _ in range(2))
+    recorded = {"recorded": lambda logits, labels: float(logits.requires_grad)}
+    first, second = (evaluate(model, (X, Y), loss=L.cross_entropy, metrics=recorded) for _ in range(2))
     assert first == second  # dropout is off
+    assert first["recorded"] == 0.0
     assert model.training
-    assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("position", [0, 49, 50, 59])
@@ -162,6 +163,17 @@ def test_an_interrupted_run_leaves_its_history_and_can_go_on() -> None:
     assert not model.training
     assert train(model, epochs=1, history=history) is history
     assert len(history) == 3
+
+
+def test_a_run_that_breaks_in_an_epoch_leaves_the_model_ready_to_predict() -> None:
+    model = network()
+
+    def interrupt(logits: Any, labels: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model, loss=interrupt)
+    assert not any(module.training for module in model.modules())
 
 
 def test_data_elsewhere_is_moved_to_the_model(device: Device) -> None:

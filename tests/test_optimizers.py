@@ -201,11 +201,13 @@ def test_a_step_between_forward_and_backward_is_noticed() -> None:
 def test_a_replaced_value_is_taken_in() -> None:
     p = parameter([1.0, 2.0])
     optimizer = SGD([p], lr=0.5)
-    p.data = np.array([10.0, 20.0], "float32")
-    p.grad = np.array([2.0, 4.0], "float32")
-    optimizer.step()
-    np.testing.assert_array_equal(p.data, [9.0, 18.0])
-    assert p.data.base is not None
+    for start in (10.0, 30.0):
+        optimizer.zero_grad()
+        (p * 2.0).sum().backward()
+        p.data = np.array([start, start + 1.0], "float32")
+        optimizer.step()
+        np.testing.assert_array_equal(p.data, [start - 1.0, start])
+        assert p.data.base is not None
 
 
 def test_two_optimizers_may_share_a_parameter() -> None:

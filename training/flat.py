@@ -54,7 +54,8 @@ class FlatParameters:
     Attributes:
         data, gradient: the flat arrays, with gaps so that each parameter is aligned.
         states: the optimizer's flat arrays by name, of ``work_dtype``.
-        master: float32 copy of float16 or bfloat16 parameters, which is what a step updates; else None.
+        master: float32 copy of float16 or bfloat16 parameters, which is what a step updates; else None. A step looks
+            first which values differ from the copy's and takes them over, so the copy starts anyhow.
         scratch: for intermediate results, as long as ``data``; empty where each chunk has its own.
         bounds: first element and end of each parameter.
     """
@@ -150,8 +151,6 @@ class FlatParameters:
         note_write(data)
         parameter.data = data
         parameter._grad_buffer = gradient
-        if self.master is not None:
-            self.part(self.master, i)[...] = data
         if parameter.grad is not None and parameter.grad is not gradient:
             self._take_gradient(i)
 
