@@ -87,7 +87,7 @@ def _demo(names: list[str] | None, epochs: int, seed: int, output: Path) -> int:
         return 2
     rng = Generator(_SPLIT_SEED)
     train, test = training.split(images, labels, fractions=(0.8, 0.2), rng=rng, stratify=labels)
-    print(f"{len(images):,} handwritten digits of 8×8 pixels: {len(train[0]):,} to learn from, {len(test[0])} held out.")
+    print(f"{len(images):,} handwritten digits, 8×8 pixels: {len(train[0]):,} to learn from, {len(test[0])} held out.")
 
     devices = []
     for name in names or backend_names():
