@@ -5,16 +5,20 @@ if not __name__.startswith("lamella."):
 
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
+from .callbacks import Callback, TrainingState
 from .checkpoint import load, load_metadata, save
 from .clipping import clip_grad_norm, clip_grad_value
 from .data import batches, split
 from .datasets import digits
 from .early_stopping import EarlyStopping
 from .groups import ParameterGroup
-from .loop import History, evaluate, fit
+from .history import History
+from .loop import evaluate, fit
 from .metrics import accuracy, confusion_matrix, format_confusion_matrix
 from .normalized import NormalizedGradientDescent
 from .optimizer import Optimizer
+from .plateau import ReduceOnPlateau
+from .resume import load_checkpoint, save_checkpoint
 from .rmsprop import RMSprop
 from .schedules import (
     constant,
@@ -34,12 +38,15 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Callback",
     "EarlyStopping",
     "History",
     "NormalizedGradientDescent",
     "Optimizer",
     "ParameterGroup",
     "RMSprop",
+    "ReduceOnPlateau",
+    "TrainingState",
     "accuracy",
     "batches",
     "clip_grad_norm",
@@ -56,10 +63,12 @@ __all__ = [
     "fit",
     "format_confusion_matrix",
     "load",
+    "load_checkpoint",
     "load_metadata",
     "one_cycle",
     "polynomial",
     "save",
+    "save_checkpoint",
     "split",
     "warm_up",
 ]

@@ -26,7 +26,7 @@ def batches(
         TypeError: something given is neither an array nor a tensor.
         ValueError: nothing is given, numbers of examples differ, or ``batch_size`` is below 1.
     """
-    data, length = _examples("batches", arrays)
+    data, length = examples("batches", arrays)
     size = _checked_size("batches", batch_size)
     order = None if rng is None else rng.permutation(length)
     stop = length - length % size if drop_last else length
@@ -38,7 +38,7 @@ def batches(
             if order is None:
                 yield tuple(Tensor(array[chunk]) for array in data)
             else:
-                yield tuple(Tensor(array.take(_on_device(orders, order, array)[chunk], axis=0)) for array in data)
+                yield tuple(Tensor(array.take(on_device(orders, order, array)[chunk], axis=0)) for array in data)
 
     return walk()
 
@@ -64,13 +64,13 @@ def split(
     Raises:
         ValueError: fractions do not sum to 1, a part would be empty, or numbers of examples differ.
     """
-    data, length = _examples("split", arrays)
+    data, length = examples("split", arrays)
     if not fractions or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"split: fractions must each be above 0 and sum to 1, got {tuple(fractions)}")
     xp = backend_for("cpu").xp
     order = xp.arange(length) if rng is None else rng.permutation(length)
     if stratify is not None:
-        (labels,), count = _examples("split: stratify", (stratify,))
+        (labels,), count = examples("split: stratify", (stratify,))
         if labels.ndim != 1 or count != length:
             raise ValueError(f"split: stratify must be one label for each of {length} examples, got {labels.shape}")
         rank = _rank_in_class(backend_of(labels).to_numpy(labels)[order])
@@ -103,11 +103,11 @@ def _rank_in_class(labels: Any) -> Any:
 
 
 def _taken(given: Any, array: Array, index: Any) -> Any:
-    part = array.take(_on_device({}, index, array), axis=0)
+    part = array.take(on_device({}, index, array), axis=0)
     return Tensor(part) if isinstance(given, Tensor) else part
 
 
-def _on_device(known: dict[Any, Array], index: Any, array: Array) -> Array:
+def on_device(known: dict[Any, Array], index: Any, array: Array) -> Array:
     """A host index where ``array`` lives."""
     backend = backend_of(array)
     place = backend.device_of(array)
@@ -116,7 +116,7 @@ def _on_device(known: dict[Any, Array], index: Any, array: Array) -> Array:
     return known[place]
 
 
-def _examples(caller: str, arrays: tuple[Any, ...]) -> tuple[list[Array], int]:
+def examples(caller: str, arrays: tuple[Any, ...]) -> tuple[list[Array], int]:
     """The plain arrays and their common number of examples."""
     data = [array.data if isinstance(array, Tensor) else array for array in arrays]
     if not data:
