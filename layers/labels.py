@@ -1,0 +1,60 @@
+"""Targets that are not numbers but names: class labels, and the signs -1 and 1. Checked here, on every device.
+
+Looking at values would stall a CUDA device. There a wrong label cannot raise: it turns its loss into NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..backend import Array, Backend
+
+
+def check_labels(
+    function: str, backend: Backend, labels: Array, classes: int, ignore_index: int
+) -> tuple[Array, Array | None]:
+    """Labels that are safe to index with, and 1 for each that counts, 0 for each that is ignored.
+
+    Args:
+        function: the caller, for the message.
+        backend: of ``labels``.
+        labels: integers in ``0 … classes - 1`` or ``ignore_index``, any shape.
+        classes: how many there are.
+        ignore_index: the label that counts for nothing.
+    Returns:
+        int64 labels, where 0 stands for an ignored one, and a float32 array of their shape, or None where all count.
+        On CUDA the second is always given, and NaN where a label is out of range.
+    Raises:
+        TypeError: labels are not integers. ValueError: one is out of range (on the CPU).
+    """
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{function}: labels must be integers, got {labels.dtype}")
+    xp = backend.xp
+    labels = labels.astype("int64", copy=False)
+    if backend.runs_cuda:
+        inside = (labels >= 0) & (labels < classes)
+        ignored = labels == ignore_index
+        counts = xp.where(inside | ignored, (~ignored).astype("float32"), xp.float32(math.nan))
+        return xp.where(inside & ~ignored, labels, 0), counts
+    if not 0 <= ignore_index < classes and (not labels.size or int(labels.view("uint64").max()) < classes):
+        return labels, None  # a negative label is a very large one without its sign
+    ignored = labels == ignore_index
+    wrong = labels[((labels < 0) | (labels >= classes)) & ~ignored]
+    if wrong.size:
+        raise ValueError(f"{function}: labels must be in 0 ... {classes - 1} or {ignore_index}, got {int(wrong[0])}")
+    if not ignored.any():
+        return labels, None
+    return xp.where(ignored, 0, labels), (~ignored).astype("float32")
+
+
+def check_signs(function: str, backend: Backend, targets: Array, dtype: Any) -> Array:
+    """Targets -1 and 1 as numbers of ``dtype``; anything else raises on the CPU and is NaN on CUDA."""
+    xp = backend.xp
+    signs = targets.astype(dtype, copy=False)
+    if backend.runs_cuda:
+        return xp.where(xp.abs(signs) == 1, signs, xp.asarray(math.nan, dtype))
+    wrong = signs[xp.abs(signs) != 1]
+    if wrong.size:
+        raise ValueError(f"{function}: targets must be -1 or 1, got {wrong[0]}")
+    return signs
