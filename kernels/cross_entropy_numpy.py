@@ -57,9 +57,18 @@ def cross_entropy_rows(
 
 
 def _chunk(
-    x: Any, labels: Any, hard: Any, soft: Any, spread: Any, scale: float, losses: Any, e: Any, gradient: bool, shift: bool
+    x: Any,
+    labels: Any,
+    hard: Any,
+    soft: Any,
+    spread: Any,
+    scale: float,
+    losses: Any,
+    e: Any,
+    gradient: bool,
+    shift: bool,
 ) -> bool:
-    """The rows of one chunk, with ``e`` for the exponentials, which becomes the gradient where that is wanted.
+    """The rows of one chunk; ``e`` takes the exponentials and becomes the gradient where that is wanted.
 
     Returns whether the maximum had to be subtracted: the chunks that follow then start with that.
     """

@@ -7,7 +7,7 @@ from typing import Any
 from ..autograd import Tensor, is_recording, op
 from ..backend import Array, Backend, backend_of
 from ..kernels.cross_entropy_numpy import cross_entropy_rows
-from .labels import check_labels
+from .labels import check_class_weight, weigh_labels
 from .reduction import Loss, check_floating, check_reduction, constant, narrowed, quiet, reduce_losses, widened
 
 _SMALL = 1 << 16  # elements; below, rescaling the gradient takes no second thread
@@ -53,10 +53,7 @@ def cross_entropy(
     shape = logits.shape
     if len(shape) < 2:
         raise ValueError(f"cross_entropy: logits must have shape (N, C, ...), got {shape}")
-    if weight is not None and (weight.shape != shape[1:2] or weight.dtype != logits.dtype):
-        raise ValueError(
-            f"cross_entropy: weight must be {logits.dtype} of shape {shape[1:2]}, got {weight.dtype} of {weight.shape}"
-        )
+    weight = check_class_weight("cross_entropy", weight, logits)
     if labels.dtype.kind not in "iub" and labels.shape == shape:
         return _of_probabilities(backend, logits, labels, weight, reduction, label_smoothing)
     if labels.shape != (shape[0], *shape[2:]):
@@ -64,21 +61,14 @@ def cross_entropy(
             "cross_entropy: logits must have shape (N, C, ...) and labels (N, ...), or probabilities the logits' "
             f"shape, got {shape} and {labels.shape}"
         )
-    classes = shape[1]
-    safe, counts = check_labels("cross_entropy", backend, labels.reshape(-1), classes, ignore_index)
-    hard, total = counts, safe.size if counts is None else counts.sum()  # weight of each label, of all of them
-    if weight is not None:
-        hard = widened(weight)[safe]
-        hard = hard if counts is None else hard * counts
-        total = hard.sum()
-    if reduction == "mean" and (not safe.size or (not backend.runs_cuda and total == 0)):
-        raise ValueError(
-            f"cross_entropy: the mean of no losses is undefined: no label of shape {labels.shape} counts "
-            f'(all are {ignore_index}, or have weight 0); reduction="sum" gives 0'
-        )
+    safe, counts, hard, total = weigh_labels(
+        "cross_entropy", backend, logits, labels, weight, ignore_index, reduction == "mean"
+    )
+    safe = safe.reshape(-1)
+    counts, hard = (None if w is None else w.reshape(-1) for w in (counts, hard))
     spread = None
     if label_smoothing:
-        spread = _class_weights(backend, logits, weight) * (label_smoothing / classes)
+        spread = _class_weights(backend, logits, weight) * (label_smoothing / shape[1])
         hard = 1.0 - label_smoothing if hard is None else hard * (1.0 - label_smoothing)
     of_rows = _of_labels_on_cuda if backend.runs_cuda else _of_labels_on_cpu
     return of_rows(backend, logits, labels.shape, safe, counts, hard, spread, total, reduction)
@@ -194,7 +184,7 @@ def _of_probabilities(
 
 def _class_weights(backend: Backend, logits: Array, weight: Any) -> Array:
     if weight is not None:
-        return widened(weight)
+        return weight
     ones = backend.empty(logits.shape[1:2], "float32" if logits.dtype.itemsize == 2 else logits.dtype,
                          backend.device_of(logits))  # fmt: skip
     ones.fill(1)

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from ..backend import Array, Backend
+from .reduction import widened
 
 
 def check_labels(
@@ -46,6 +47,42 @@ def check_labels(
     if not ignored.any():
         return labels, None
     return xp.where(ignored, 0, labels), (~ignored).astype("float32")
+
+
+def check_class_weight(function: str, weight: Array | None, logits: Array) -> Array | None:
+    """A weight for each class, ready to compute with."""
+    if weight is None:
+        return None
+    shape, dtype = logits.shape[1:2], logits.dtype
+    if weight.shape != shape or weight.dtype != dtype:
+        raise ValueError(f"{function}: weight must be {dtype} of shape {shape}, got {weight.dtype} of {weight.shape}")
+    return widened(weight)
+
+
+def weigh_labels(
+    function: str, backend: Backend, logits: Array, labels: Array, weight: Array | None, ignore_index: int, mean: bool
+) -> tuple[Array, Array | None, Array | None, Any]:
+    """Labels and how much each of them counts.
+
+    Args:
+        weight: of each class, from :func:`check_class_weight`.
+        mean: whether a mean will be taken, so that something has to count.
+    Returns:
+        the labels and counts of :func:`check_labels`; the weight of each label, or None where each is 1; their sum.
+    Raises:
+        what :func:`check_labels` raises; ValueError: nothing counts towards the mean (on the CPU, or no label at all).
+    """
+    safe, counts = check_labels(function, backend, labels, logits.shape[1], ignore_index)
+    factor, total = counts, labels.size if counts is None else counts.sum()
+    if weight is not None:
+        factor = weight[safe] if counts is None else weight[safe] * counts
+        total = factor.sum()
+    if mean and (not labels.size or (not backend.runs_cuda and total == 0)):
+        raise ValueError(
+            f"{function}: the mean of no losses is undefined: no label of shape {labels.shape} counts, each is "
+            f'{ignore_index} or has weight 0; reduction="sum" gives 0'
+        )
+    return safe, counts, factor, total
 
 
 def check_signs(function: str, backend: Backend, targets: Array, dtype: Any) -> Array:
