@@ -4,6 +4,7 @@ if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import layers'")
 
 from ..autograd import Parameter, tanh
+from . import init, links
 from .binary_cross_entropy import BCELoss, BCEWithLogitsLoss, binary_cross_entropy, binary_cross_entropy_with_logits
 from .containers import Sequential
 from .cosine_similarity import CosineEmbeddingLoss, CosineSimilarity, cosine_embedding_loss, cosine_similarity
@@ -73,9 +74,11 @@ __all__ = [
     "hinge_embedding_loss",
     "hinge_loss",
     "huber_loss",
+    "init",
     "kl_div",
     "l1_loss",
     "linear",
+    "links",
     "margin_ranking_loss",
     "mse_loss",
     "multi_margin_loss",
