@@ -121,7 +121,7 @@ def identity(shape: Shape) -> Array:
 
 
 def dirac(shape: Shape, groups: int = 1) -> Array:
-    """A convolution ``(out, in / groups, *kernel)`` that starts as the identity: 1 at the centre of each own channel."""
+    """A convolution ``(out, in / groups, *kernel)`` that starts as the identity, one channel to one."""
     if len(shape) < 3:
         raise ValueError(f"dirac: shape must be that of a convolution, (out, in, *kernel), got {shape}")
     if groups < 1 or shape[0] % groups:

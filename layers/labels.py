@@ -13,18 +13,19 @@ from .reduction import widened
 
 
 def check_labels(
-    function: str, backend: Backend, labels: Array, classes: int, ignore_index: int
+    function: str, backend: Backend, logits: Array, labels: Array, ignore_index: int | None
 ) -> tuple[Array, Array | None]:
     """Labels that are safe to index with, and 1 for each that counts, 0 for each that is ignored.
 
     Args:
         function: the caller, for the message.
-        backend: of ``labels``.
-        labels: integers in ``0 … classes - 1`` or ``ignore_index``, any shape.
-        classes: how many there are.
-        ignore_index: the label that counts for nothing.
+        backend: of all arrays.
+        logits: of C classes, shape ``(N, C, …)``.
+        labels: integers in ``0 … C - 1`` or ``ignore_index``, any shape.
+        ignore_index: the label that counts for nothing, or None.
     Returns:
-        int64 labels, where 0 stands for an ignored one, and a float32 array of their shape, or None where all count.
+        int64 labels, where 0 stands for an ignored one, and an array of their shape, in the dtype that the loss is
+        computed in, or None where all count.
         On CUDA the second is always given, and NaN where a label is out of range.
     Raises:
         TypeError: labels are not integers. ValueError: one is out of range (on the CPU).
@@ -32,21 +33,23 @@ def check_labels(
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{function}: labels must be integers, got {labels.dtype}")
     xp = backend.xp
+    classes = logits.shape[1]
+    dtype = xp.dtype("float32") if logits.dtype.itemsize == 2 else logits.dtype
     labels = labels.astype("int64", copy=False)
-    if backend.runs_cuda:
-        inside = (labels >= 0) & (labels < classes)
-        ignored = labels == ignore_index
-        counts = xp.where(inside | ignored, (~ignored).astype("float32"), xp.float32(math.nan))
-        return xp.where(inside & ~ignored, labels, 0), counts
-    if not 0 <= ignore_index < classes and (not labels.size or int(labels.view("uint64").max()) < classes):
-        return labels, None  # a negative label is a very large one without its sign
-    ignored = labels == ignore_index
-    wrong = labels[((labels < 0) | (labels >= classes)) & ~ignored]
-    if wrong.size:
-        raise ValueError(f"{function}: labels must be in 0 ... {classes - 1} or {ignore_index}, got {int(wrong[0])}")
-    if not ignored.any():
+    inside_ignored = ignore_index is not None and 0 <= ignore_index < classes
+    largest = classes if backend.runs_cuda or inside_ignored else int(labels.view("uint64").max(initial=0))
+    if largest < classes:  # a negative label is a very large one without its sign
         return labels, None
-    return xp.where(ignored, 0, labels), (~ignored).astype("float32")
+    inside = (labels >= 0) & (labels < classes)
+    ignored = xp.zeros(labels.shape, bool) if ignore_index is None else labels == ignore_index
+    counts = (~ignored).astype(dtype)
+    if backend.runs_cuda:
+        counts = xp.where(inside | ignored, counts, dtype.type(math.nan))
+    elif not (inside | ignored).all():
+        allowed = f"0 ... {classes - 1}" if ignore_index is None else f"0 ... {classes - 1} or {ignore_index}"
+        wrong = labels[~(inside | ignored)]
+        raise ValueError(f"{function}: labels must be in {allowed}, got {int(wrong[0])}")
+    return xp.where(inside & ~ignored, labels, 0), counts
 
 
 def check_class_weight(function: str, weight: Array | None, logits: Array) -> Array | None:
@@ -72,7 +75,7 @@ def weigh_labels(
     Raises:
         what :func:`check_labels` raises; ValueError: nothing counts towards the mean (on the CPU, or no label at all).
     """
-    safe, counts = check_labels(function, backend, labels, logits.shape[1], ignore_index)
+    safe, counts = check_labels(function, backend, logits, labels, ignore_index)
     factor, total = counts, labels.size if counts is None else counts.sum()
     if weight is not None:
         factor = weight[safe] if counts is None else weight[safe] * counts

@@ -72,7 +72,7 @@ def multi_margin_loss(
     classes = logits.shape[1]
     weight = check_class_weight("multi_margin_loss", weight, logits)
     x = widened(logits)
-    safe, counts = check_labels("multi_margin_loss", backend, labels, classes, ignore_index=-1 - classes)
+    safe, counts = check_labels("multi_margin_loss", backend, logits, labels, ignore_index=None)
     place = (xp.arange(len(x)), safe)
     missing = margin - x[place][:, None] + x  # (N, C)
     missing[place] = 0
