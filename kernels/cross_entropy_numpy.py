@@ -2,7 +2,8 @@
 
 The gradient is formed while a chunk's exponentials are still in the cache, so the backward pass has nothing left to do
 but to hand it over. Row sums are matrix-vector products, and the maximum is left out as long as no row needs it
-(see ``softmax_numpy.py``): the logarithm of the sum is then taken in float64, where subtracting a logit loses nothing.
+(see ``softmax_numpy.py``). The loss is log1p(sum of the other exponentials / the label's), to the last digits also
+where it is small.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .softmax_numpy import _row_sums
 _CHUNK = 1 << 17  # elements of a chunk: 512 KB in float32, written and read again within a 1 MB L2 cache
 _PART = 1 << 18  # elements for which a second thread is woken up
 _SMALLEST_SUM, _LARGEST_SUM = 1e-12, 1e18  # of exp(x): in between nothing overflowed, and what is subnormal is no more
+_SMALLEST_OWN = 1e-18  # of exp(x[label]): above, no quotient of a sum by it overflows
 
 
 def cross_entropy_rows(
@@ -37,6 +39,8 @@ def cross_entropy_rows(
         dx: shape ``(rows, cols)``, C-contiguous, written; None where no gradient is wanted.
     """
     rows, cols = x.shape
+    if not x.size:
+        return
     if x.size <= _CHUNK:
         e = np.empty_like(x) if dx is None else dx
         with np.errstate(all="ignore"):
@@ -74,30 +78,48 @@ def _chunk(
     """
     place = np.arange(0, e.size, e.shape[1])
     place += labels
+    flat = e.reshape(-1)
     if not shift:
         np.exp(x, e)
-        sums = _row_sums(e)
+        own, rest = _apart(e, flat, place)
+        sums = own + rest
         shift = not (sums.min() >= _SMALLEST_SUM and sums.max() <= _LARGEST_SUM)  # true for NaN
-        logits = x
+    logits = x
     if shift:
         logits = np.subtract(x, np.maximum.reduce(x, axis=1, keepdims=True), e)
-    picked = logits.reshape(-1)[place]
-    spread_logits = None if spread is None else logits.dot(spread)
-    if shift:
+        picked = flat[place]
+        spread_logits = None if spread is None else logits.dot(spread)
         np.exp(e, e)
-        sums = _row_sums(e)
-    lse = np.log(sums) if shift else np.log(sums, dtype=np.float64)
-    np.subtract(lse, picked, out=losses, casting="same_kind")
-    total = hard
+        own, rest = _apart(e, flat, place)
+        sums = own + rest
+    elif spread is not None:
+        spread_logits = logits.dot(spread)
+    np.log1p(rest / own, losses)
+    if not own.min() >= _SMALLEST_OWN:
+        far = own < _SMALLEST_OWN
+        picked = picked if shift else x.reshape(-1)[place]
+        losses[far] = np.log(sums[far]) - picked[far]
     if not isinstance(hard, float) or hard != 1.0:
         losses *= hard
+    total = hard
     if spread is not None:
         whole = float(spread.sum())
-        losses += soft * (whole * lse - spread_logits)
+        losses += soft * (whole * np.log(sums, dtype=np.float64) - spread_logits)
         total = hard + soft * whole
     if gradient:
-        e *= np.divide(total * scale, sums)[:, None]
-        e.reshape(-1)[place] -= hard * scale
+        factor = np.divide(total * scale, sums)
+        e *= factor[:, None]
+        flat[place] = -factor * rest if spread is None else factor * own - hard * scale
         if spread is not None:
             e -= spread * (soft * scale) if isinstance(soft, float) else spread * (soft * scale)[:, None]
     return shift
+
+
+def _apart(e: Any, flat: Any, place: Any) -> tuple[Any, Any]:
+    """Each row's label, taken out, and the sum of the others.
+
+    The loss of a label that is nearly certain hangs on that small sum, which would drown in the label's large number.
+    """
+    own = flat[place]
+    flat[place] = 0.0
+    return own, _row_sums(e)

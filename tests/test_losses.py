@@ -13,6 +13,7 @@ import pytest
 
 import lamella
 import lamella.layers as L
+from lamella.autograd import gradcheck
 from lamella.backend import Device, backend_for
 from lamella.kernels import cross_entropy_numpy
 from lamella.testing.array import activity
@@ -148,6 +149,13 @@ def test_a_row_of_huge_logits_among_small_ones_changes_nothing_else(threads: int
         assert np.abs(found - expected)[keep].max() <= 2e-6
     finally:
         lamella.set_num_threads(before)
+
+
+def test_small_losses_at_large_logits_keep_their_digits() -> None:
+    x = np.full((400, 1000), 10, np.float32)
+    x[:, 7] = 20  # lse is near 20, the loss near 0.04
+    found = L.cross_entropy(x, np.full(400, 7), reduction="none").to_numpy()
+    np.testing.assert_allclose(found, math.log1p(999 * math.exp(-10)), rtol=5e-6)
 
 
 def test_the_graph_of_cross_entropy_can_be_walked_twice(device: Device) -> None:
@@ -324,6 +332,29 @@ def test_what_the_bounds_of_poisson_and_squared_error_lose_is_infinite_without_a
     assert np.isposinf(backend_for(device).to_numpy(x.grad)[-1])
     half = on(device, HUGE.astype(np.float16))
     assert np.isposinf(L.mse_loss(half, half * 0, "none").to_numpy()[[0, -1]]).all()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x, y: L.cosine_similarity(x, y, eps=1.5),  # above some of the lengths
+        lambda x, y: L.cosine_embedding_loss(x, y, np.array([-1, -1, 1, -1, -1, -1]), margin=0.3),
+        lambda x, y: L.triplet_margin_loss(x, y, x * y, p=2.5, swap=True),
+    ],
+)
+def test_gradients_beyond_the_frozen_ones(loss: Any) -> None:
+    rng = np.random.default_rng(0)
+    gradcheck(loss, rng.standard_normal((6, 3)), rng.standard_normal((6, 3)))
+
+
+def test_equal_distances_of_a_swapped_triplet_share_the_gradient(device: Device) -> None:
+    points = ([[0.0, 0.0]], [[2.0, 0.0]], [[1.0, 3.0]])  # the last is as far from the first as from the second
+    a, p, n = (lamella.Tensor(on(device, np.array(x)), requires_grad=True) for x in points)
+    L.triplet_margin_loss(a, p, n, margin=5.0, eps=0.0, swap=True).backward()
+    far = 1 / math.sqrt(10)
+    expected = ([[-1 + 0.5 * far, 1.5 * far]], [[1 - 0.5 * far, 1.5 * far]], [[0.0, -3 * far]])
+    for x, gradient in zip((a, p, n), expected, strict=True):
+        np.testing.assert_allclose(backend_for(device).to_numpy(x.grad), gradient, atol=1e-12)
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
