@@ -13,9 +13,10 @@ import threading
 import weakref
 from collections.abc import Callable
 from heapq import heappop, heappush
+from sys import getrefcount
 from typing import Any, TypeVar
 
-from ..backend import Array, MixedDevicesError, backend_of, common_backend
+from ..backend import Array, MixedDevicesError, backend_of, common_backend, is_array
 from .broadcast import unbroadcast
 from .errors import add_context, describe
 from .tensor import LEAF, Tensor, wrap
@@ -29,6 +30,7 @@ class _Mode(threading.local):
 
 _mode = _Mode()
 _sequence = itertools.count(0, -1)
+_MINE = 3  # references to an array that only its owner, a local name and getrefcount's argument hold
 
 
 class no_grad:  # a context manager reads as a word
@@ -77,10 +79,9 @@ class Node:
         op: the operation, for its name and whether it broadcasts.
         shape: the output's shape; a list of shapes for an operation that returned a tuple.
         grad: what has arrived of the output's gradient during the walk.
-        owned: whether ``grad`` may be added to in place.
     """
 
-    __slots__ = ("backward", "edges", "grad", "op", "owned", "seq", "shape")
+    __slots__ = ("backward", "edges", "grad", "op", "seq", "shape")
 
     seq: int
     edges: Any
@@ -88,7 +89,6 @@ class Node:
     op: Any
     shape: Any
     grad: Any
-    owned: bool
 
 
 _new = object.__new__
@@ -128,14 +128,15 @@ def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..
                     break
         try:
             if len(args) == 2 and not kwargs and isinstance(x := args[0], Tensor) and isinstance(w := args[1], Tensor):
-                a0, a1 = x.data, w.data  # two tensors: the other branch without its loop
+                a0 = x.data  # two tensors: the other branch without its loop
+                a1 = w.data
                 kind: Any = type(a0)
                 if kind is not type(a1):
                     _require_one_device(args)
-                e0, e1 = edges = x._edge, w._edge
+                e0 = x._edge
+                e1 = w._edge
                 wanted = e0 is not None or e1 is not None
-                if e0 is LEAF or e1 is LEAF:
-                    edges = (x if e0 is LEAF else e0, w if e1 is LEAF else e1)
+                edges: Any = (x if e0 is LEAF else e0, w if e1 is LEAF else e1)
                 y, backward = function(a0, a1)
             else:
                 arrays, edges, kind, wanted = _unwrap(args)
@@ -254,9 +255,7 @@ def note_write(array: Array) -> None:
     Costs nothing to operations recorded after the write: each node's number is compared with the newest write's.
     """
     global _last_write
-    owner = array
-    while getattr(owner, "base", None) is not None:
-        owner = owner.base
+    owner = backend_of(array).owner(array)
     _last_write = next(_sequence)
     key = id(owner)
     known = _written.get(key)
@@ -269,8 +268,7 @@ def note_write(array: Array) -> None:
 
 def _extent(array: Array) -> tuple[int, int]:
     """First byte and end of the memory an array spans."""
-    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
-    start = stop = interface["data"][0]
+    start = stop = backend_of(array).address(array)
     for length, stride in zip(array.shape, array.strides, strict=True):
         if length == 0:
             return start, start
@@ -308,7 +306,7 @@ def _held_arrays(held: Any) -> list[Array]:
                     stack.append(cell.cell_contents)
                 except ValueError:  # an empty cell
                     continue
-        elif hasattr(item, "__array_interface__") or hasattr(item, "__cuda_array_interface__"):
+        elif is_array(item):
             found.append(item)
     return found
 
@@ -353,7 +351,6 @@ def backward(self: Tensor, gradient: Any = None, *, retain_graph: bool = False) 
         _give_output(edge[0], edge, g, pending)
     else:
         edge.grad = g
-        edge.owned = False
         pending.append((edge.seq, edge))
     try:
         _walk(pending, retain_graph)
@@ -400,13 +397,12 @@ def _walk(pending: list[tuple[int, Node]], retain_graph: bool) -> None:
                     held = edge.grad
                     if held is None:
                         edge.grad = g
-                        edge.owned = False
                         heappush(pending, (edge.seq, edge))
-                    elif edge.owned:
+                    elif getrefcount(held) == _MINE and held.base is None:
                         held += g
+                        edge.grad = held  # a NumPy scalar is not changed in place
                     else:
                         edge.grad = held + g
-                        edge.owned = g.shape != ()  # the sum of two 0-d NumPy arrays is a scalar
                 elif kind is tuple:
                     _give_output(node, edge, g(dy, None) if separate else g, pending)
                 else:
@@ -447,17 +443,17 @@ def _give_leaf(node: Node | None, leaf: Tensor, g: Any, dy: Any, separate: bool)
         g = g(dy, buffer if before is None else None)
     if g.shape != data.shape or (g.dtype is not data.dtype and g.dtype != data.dtype):
         g = _fit(node, g, data.shape, data.dtype)
-    if type(g) is not type(data):  # a NumPy scalar
-        g = backend_of(data).asarray(g, data)
     if before is None:
         if buffer is None:
+            if type(g) is not type(data):  # a NumPy scalar
+                g = backend_of(data).asarray(g, data)
             leaf.grad = g if g is not dy and g.base is None else g.copy()
             return
         if g is not buffer:
             buffer[...] = g
         leaf.grad = buffer
-    elif before is buffer:
-        buffer += g
+    elif before is buffer or (getrefcount(before) == _MINE and before.base is None):
+        before += g
     else:
         total = before + g
         leaf.grad = total if type(total) is type(data) else backend_of(data).asarray(total, data)

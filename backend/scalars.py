@@ -14,19 +14,20 @@ from .registry import backend_named
 
 
 class StepScalars:
-    """Named float32 numbers on a device: ``scalars = StepScalars(device, "lr", "scale"); scalars["lr"]``.
+    """Named numbers on a device: ``scalars = StepScalars(device, "lr", "scale"); scalars["lr"]``.
 
     Args:
         device: where the numbers are read.
         names: their names, in order.
+        dtype: of the numbers; that of the arrays they meet, since a 0-d array takes part in NumPy's promotion.
     """
 
     __slots__ = ("_backend", "_device", "_host", "_views", "values")
 
-    def __init__(self, device: Device, *names: str) -> None:
+    def __init__(self, device: Device, *names: str, dtype: Any = "float32") -> None:
         self._device = device
         self._backend = backend_named(device.kind)
-        self._host = backend_named("cpu").xp.zeros(len(names), "float32")
+        self._host = backend_named("cpu").xp.zeros(len(names), dtype)
         self.values: Array = self._backend.from_numpy(self._host, device) if device.kind != "cpu" else self._host
         self._views = {name: self.values[i : i + 1].reshape(()) for i, name in enumerate(names)}
 

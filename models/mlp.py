@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from ..backend import Generator
@@ -31,7 +32,7 @@ def mlp(
         raise ValueError(f"mlp: features must be at least two lengths, input and output, got {features}")
     rng = rng if rng is not None else Generator()
     modules: list[Any] = []
-    for i, (before, after) in enumerate(zip(features, features[1:], strict=False)):
+    for i, (before, after) in enumerate(pairwise(features)):
         modules.append(Linear(before, after, rng=rng))
         if i < len(features) - 2:
             modules.append(activation())
