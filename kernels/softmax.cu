@@ -3,7 +3,7 @@
 //
 // x, y, dy, dx: DTYPE in {float, half, bfloat16}. Three variants of each kernel, chosen by a macro:
 //   REGISTERS  rows x cols, contiguous. THREADS lanes hold a row in registers: one read, one write.
-//              Holds cols <= THREADS * PACKS * VECTOR.
+//              Holds cols / VECTOR <= THREADS * PACKS; THREADS >= 2 * VECTOR where VECTOR > 1.
 //   STREAMED   rows x cols, contiguous. A block of THREADS walks along its row twice (a running maximum and sum, then the
 //              result), PACKS packs to a step. Any cols.
 //   STRIDED    outer x cols x inner, contiguous, softmax over the middle. WIDTH lanes beside each other in inner, DEPTH
@@ -28,7 +28,7 @@
 // compile: STRIDED DTYPE=half|bfloat16 VECTOR=8 WIDTH,DEPTH,PACKS=128,1,2|32,8,2 -> 72 registers, 0 spills
 #include "cuda_compat.cuh"
 
-using T = DTYPE;
+using T = DTYPE;  // not a macro: -DT=… breaks NVRTC's own header
 using VectorPack = Pack<T, VECTOR>;
 
 constexpr float kLowest = -3.402823466e+38f;  // a finite start for maxima: a row of -inf then never forms inf - inf

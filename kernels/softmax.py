@@ -252,8 +252,8 @@ def _select_strided(
     elif outer * inner // widest < _ENOUGH_TILES:
         single = f"{outer * inner} columns are too few to give a thread several"
     vector = 1 if single else widest
-    defines = ("STRIDED", f"DTYPE={ctype}", f"VECTOR={vector}", f"WIDTH={width}", f"DEPTH={depth}")
-    defines += (f"PACKS={4 if vector == 1 else 2}",)
+    packs = 4 if vector == 1 else 2
+    defines = ("STRIDED", f"DTYPE={ctype}", f"VECTOR={vector}", f"WIDTH={width}", f"DEPTH={depth}", f"PACKS={packs}")
     because = f"the axis is not the last, so {depth} thread{'s' * (depth > 1)} for {vector} column{'s' * (vector > 1)}"
     because += f" read twice without a transposed copy{', single elements because ' * bool(single)}{single}"
     scalars = (np.int64(outer), np.int32(cols), np.int64(inner))
