@@ -122,7 +122,7 @@ def test_the_cuda_branch_launches_its_kernels(shape, axis, variant, device):
     assert launches == {f"softmax_forward_{variant}": 1, f"softmax_backward_{variant}": 1}
 
 
-@pytest.mark.parametrize("shape, axis", [((2, 50), 1), ((1, 17000), 1), ((50, 2), 0)])
+@pytest.mark.parametrize(("shape", "axis"), [((2, 50), 1), ((1, 17000), 1), ((50, 2), 0)])
 def test_kernels_may_work_in_place(shape, axis, device):
     backend = backend_for(device)
     if not backend.runs_cuda:
