@@ -146,7 +146,7 @@ _EQUIVALENT = {  # mutated line -> why it computes the same
     "head = wanted <= length ? wanted : length;": "both are the same number there",
     "for (int first = row.lane; first <= row.packs; first += kStep) {": "one more step, in which no lane has a pack",
     "for (int first = tile.depth; first <= tile.length; first += DEPTH * PACKS) {": "one more step, all of it beyond",
-    "__device__ inline float exponential(float x) { return sizeof(T) != 4 ? expf(x) : __expf(x); }": "one function here",
+    "__device__ inline float exponential(float x) { return sizeof(T) != 4 ? expf(x) : __expf(x); }": "the same",
     "if (DEPTH >= 1) {": "one part put together is that part",
 }
 
