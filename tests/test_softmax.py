@@ -66,7 +66,9 @@ def check_forward(x, axis, device):
     assert (y.dtype, y.shape) == (x.dtype, x.shape)
     expected = softmax64(x, axis)
     plain = kernels.softmax_definition(x, axis).astype(np.float64)
-    bound = 2 * abs(plain - expected).max() + unit(x.dtype) * expected.max()
+    # Sums by BLAS, which the CPU path takes for their speed, are less exact than pairwise ones.
+    units = 8 if device.kind == "cpu" and x.dtype == np.float32 else 1
+    bound = 2 * abs(plain - expected).max() + units * unit(x.dtype) * expected.max()
     assert abs(y.astype(np.float64) - expected).max() <= bound
 
 
