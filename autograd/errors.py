@@ -31,8 +31,24 @@ def add_context(error: BaseException, context: str) -> None:
 
     The message itself is extended where an exception prints its first argument; others get a note (PEP 678).
     """
-    plain = type(error).__str__ in (Exception.__str__, BaseException.__str__, ValueError.__str__)
-    if plain and error.args and isinstance(error.args[0], str):
+    if _prints_its_argument(error):
         error.args = (f"{error.args[0]}\n  {context}", *error.args[1:])
     else:
         error.add_note("  " + context)
+
+
+def replace_last_context(error: BaseException, context: str) -> None:
+    """Like :func:`add_context`, but called again for the same error it replaces the line that it wrote before."""
+    before = error.__dict__.get("_lamella_context")
+    if before is None:
+        add_context(error, context)
+    elif _prints_its_argument(error):
+        error.args = (error.args[0].replace(before, context), *error.args[1:])
+    else:
+        error.__notes__ = [note.replace(before, context) for note in error.__notes__]
+    error.__dict__["_lamella_context"] = context
+
+
+def _prints_its_argument(error: BaseException) -> bool:
+    plain = type(error).__str__ in (Exception.__str__, BaseException.__str__, ValueError.__str__)
+    return plain and bool(error.args) and isinstance(error.args[0], str)

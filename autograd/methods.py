@@ -9,6 +9,8 @@ from . import elementwise, indexing, products, reduction, shape
 from .tape import backward
 from .tensor import Tensor, tensor
 
+__all__ = ["Tensor"]  # complete once this file has run
+
 _T: Any = Tensor  # attributes are added to a class whose annotations declare them
 
 
@@ -67,9 +69,10 @@ def _reshape(self: Tensor, *lengths: Any) -> Tensor:
 
 def _transpose(self: Tensor, *axes: Any) -> Tensor:
     """``x.transpose()``, ``x.transpose(1, 0)`` or ``x.transpose((1, 0))``."""
+    order: Any = axes
     if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
-        axes = axes[0]
-    return shape.permute_dims(self, tuple(axes) if axes else None)
+        order = axes[0]
+    return shape.permute_dims(self, tuple(order) if order else None)
 
 
 _T.reshape = _reshape

@@ -84,7 +84,7 @@ class Node:
 
     seq: int
     edges: Any
-    backward: Callable[..., Any] | None
+    backward: Any
     op: Any
     shape: Any
     grad: Any
@@ -129,7 +129,7 @@ def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..
         try:
             if len(args) == 2 and not kwargs and isinstance(x := args[0], Tensor) and isinstance(w := args[1], Tensor):
                 a0, a1 = x.data, w.data  # two tensors: the other branch without its loop
-                kind = type(a0)
+                kind: Any = type(a0)
                 if kind is not type(a1):
                     _require_one_device(args)
                 e0, e1 = edges = x._edge, w._edge
@@ -219,8 +219,9 @@ def _positional(
 def _as_array(y: Any, args: tuple[Any, ...]) -> Array:
     """NumPy gives a scalar where an operation leaves no axis; a tensor holds an array."""
     for arg in args:
-        if isinstance(arg, Tensor):
-            return backend_of(arg.data).asarray(y, arg.data)
+        array = arg.data if isinstance(arg, Tensor) else arg
+        if hasattr(array, "strides"):
+            return backend_of(array).asarray(y, array)
     return y
 
 

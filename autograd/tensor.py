@@ -10,8 +10,6 @@ from ..backend import device as check_device
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .tape import Node
-
 
 class _Leaf:
     """Stands in ``Tensor._edge`` for 'a leaf that wants its gradient', so that no tensor refers to itself."""
@@ -41,7 +39,7 @@ class Tensor:
 
     data: Array
     grad: Array | None
-    _edge: Node | tuple[Node, int] | _Leaf | None
+    _edge: Any  # a Node, (Node, output index), LEAF, or None; told apart by type(), which checkers do not follow
     _grad_buffer: Array | None = None  # where an optimizer wants a parameter's gradient written
 
     if TYPE_CHECKING:  # given in methods.py, each an operation of this room
@@ -231,9 +229,7 @@ def is_floating(dtype: Any) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
-def tensor(
-    data: Any, *, dtype: Any = None, device: str | Device | None = None, requires_grad: bool = False
-) -> Tensor:
+def tensor(data: Any, *, dtype: Any = None, device: str | Device | None = None, requires_grad: bool = False) -> Tensor:
     """A leaf tensor from numbers, lists, arrays, tensors, or anything that speaks DLPack. The values are copied.
 
     Args:

@@ -71,6 +71,10 @@ class Backend:
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Device) -> Array:
         raise NotImplementedError
 
+    def asarray(self, value: Any, like: Array | None = None) -> Array:
+        """A number, scalar or array as an array of this backend, on the device of ``like``; not copied if it is one."""
+        raise NotImplementedError
+
     def from_numpy(self, array: Any, device: Device) -> Array:
         """A copy of a host array on ``device``; host memory may be reused as soon as this returns."""
         raise NotImplementedError
@@ -82,6 +86,10 @@ class Backend:
     # -- arithmetic that NumPy and CuPy do not offer under one name ---------------------------------------------
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The matrix product ``a @ b`` of 2-D arrays, ``(M, K) @ (K, N) -> (M, N)``, the one door for all products."""
+        raise NotImplementedError
+
+    def sum_rows(self, a: Array, out: Array | None = None) -> Array:
+        """The sum over axis 0 of a 2-D array, ``(N, D) -> (D,)``: the gradient of a bias."""
         raise NotImplementedError
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:

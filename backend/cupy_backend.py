@@ -87,6 +87,10 @@ class CupyBackend(Backend):
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         return self.xp.matmul(a, b, out=out)
 
+    def sum_rows(self, a: Array, out: Array | None = None) -> Array:
+        wide = self.xp.float32 if a.dtype.itemsize == 2 else a.dtype
+        return self.xp.sum(a, axis=0, dtype=wide, out=out) if out is not None else a.sum(0, dtype=wide).astype(a.dtype)
+
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         self._cupyx.scatter_add(target, index, values)
 

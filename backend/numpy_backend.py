@@ -25,6 +25,7 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         self.pool = BufferPool()
+        self._ones: dict[Any, Array] = {}
 
     def devices(self) -> tuple[Device, ...]:
         return (_DEVICE,)
@@ -65,6 +66,19 @@ class NumpyBackend(Backend):
         else:
             parallel(lambda start, stop: np.matmul(a, b[:, start:stop], out=out[:, start:stop]), columns, 16)
         return out
+
+    def sum_rows(self, a: Array, out: Array | None = None) -> Array:
+        rows = a.shape[0]
+        if a.dtype.itemsize == 2:
+            total = np.add.reduce(a, 0, dtype=np.float32).astype(a.dtype)
+            if out is None:
+                return total
+            out[...] = total
+            return out
+        ones = self._ones.get(a.dtype)
+        if ones is None or ones.size < rows:
+            ones = self._ones[a.dtype] = np.ones(rows, a.dtype)
+        return ones[:rows].dot(a, out)  # a product with ones is five times faster than a sum over the first axis
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         np.add.at(target, index, values)

@@ -1,0 +1,139 @@
+"""From plain arrays to a kernel launch: what the launchers of all kernels share.
+
+CuPy checks nothing at a launch: it passes a Python float as double, ignores strides, and cuts an oversized grid. So a
+launcher decides everything in a :class:`Plan`, made of plain numbers, and only then touches the arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, Backend, get_kernel
+
+LARGEST_GRID = 2**31 - 1  # blocks in x; y and z end at 65535, so long directions belong into x
+WIDEST_ACCESS = 16  # bytes that one thread loads or stores at once
+
+_C_TYPES: dict[np.dtype[Any], str | None] = {
+    np.dtype(np.float32): "float",
+    np.dtype(np.float16): "half",
+    np.dtype(np.float64): None,
+}
+
+
+class Plan(NamedTuple):
+    """What runs for some arguments, and why; ``str(plan)`` is the sentence that :func:`explain` gives.
+
+    Attributes:
+        kernel: name of the ``__global__`` function, empty where the plain definition runs.
+        defines: the macros that make the variant, as :func:`lamella.backend.get_kernel` takes them.
+        grid: number of blocks.
+        block: number of threads in a block.
+        scalars: the kernel's arguments after its arrays, as NumPy scalars of the declared types.
+        because: the reason for this choice, and what keeps a faster one away.
+    """
+
+    kernel: str
+    defines: tuple[str, ...]
+    grid: int
+    block: int
+    scalars: tuple[np.generic, ...]
+    because: str
+
+    def __str__(self) -> str:
+        if not self.kernel:
+            return f"plain array definition: {self.because}"
+        return f"{self.kernel} [{' '.join(self.defines)}], {self.grid} blocks of {self.block} threads: {self.because}"
+
+
+def definition_plan(because: str) -> Plan:
+    """The plan that launches nothing."""
+    return Plan("", (), 0, 0, (), because)
+
+
+def c_type(dtype: np.dtype[Any]) -> str | None:
+    """The element type's name in the kernel sources, or None where kernels do not take it."""
+    try:
+        return _C_TYPES[dtype]
+    except KeyError:  # bfloat16 is not NumPy's own: known by name, so that nothing has to be imported for it
+        return _C_TYPES.setdefault(dtype, "bfloat16" if dtype.name == "bfloat16" else None)
+
+
+def address(array: Array) -> int:
+    """Where the device array's first element lies, in bytes."""
+    pointer: int = array.data.ptr
+    return pointer
+
+
+def same_alignment(*arrays: Array) -> bool:
+    """Whether all addresses agree modulo the widest access: rows then have their 16-byte boundaries alike."""
+    first = address(arrays[0]) % WIDEST_ACCESS
+    return all(address(array) % WIDEST_ACCESS == first for array in arrays[1:])
+
+
+def aligned(*arrays: Array) -> bool:
+    """Whether every array starts on a boundary of the widest access."""
+    return all(address(array) % WIDEST_ACCESS == 0 for array in arrays)
+
+
+def contiguous(backend: Backend, array: Array) -> Array:
+    """The array itself, or a C-contiguous copy: kernels see a pointer and no strides."""
+    return array if array.flags.c_contiguous else backend.xp.ascontiguousarray(array)
+
+
+def blocks(kernel: str, items: int, per_block: int) -> int:
+    """The number of blocks that cover ``items``.
+
+    Raises:
+        ValueError: more blocks than a grid can have.
+    """
+    count = -(-items // per_block)
+    if count > LARGEST_GRID:
+        raise ValueError(f"{kernel}: a grid has at most {LARGEST_GRID} blocks, these arrays need {count}; split them")
+    return count
+
+
+def launch(source: Path, plan: Plan, backend: Backend, *arrays: Array) -> None:
+    """Run a plan's kernel on C-contiguous arrays of one device, then return without waiting for it."""
+    kernel = get_kernel(source, plan.kernel, plan.defines, arrays[0])
+    arguments = (*arrays, *plan.scalars)
+    if len(backend.devices()) == 1:
+        kernel((plan.grid,), (plan.block,), arguments)
+    else:
+        with arrays[0].device:  # a kernel runs on the current device, wherever its arrays are
+            kernel((plan.grid,), (plan.block,), arguments)
+
+
+_explained: dict[str, Callable[..., Plan]] = {}
+
+
+def explained(operation: str) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
+    """Make a launcher's selector answer for ``explain(operation, …)``."""
+
+    def register(select: Callable[..., Plan]) -> Callable[..., Plan]:
+        _explained[operation] = select
+        return select
+
+    return register
+
+
+def explain(operation: str, *arrays: Array, **options: Any) -> str:
+    """Which kernel runs for these arguments, and why not a faster one: ``explain("softmax", x, axis=0)``.
+
+    Asks the launcher's own selector, so the answer is what a call with these arguments does.
+
+    Args:
+        operation: a function of :mod:`lamella.kernels`, by name.
+        arrays: its arrays.
+        options: its other arguments.
+    Raises:
+        ValueError: there is no such operation; lists those that there are.
+    """
+    select = _explained.get(operation)
+    if select is None:
+        known = ", ".join(map(repr, sorted(_explained)))
+        raise ValueError(f"explain: operation must be one of {known}, got {operation!r}")
+    return str(select(*arrays, **options))

@@ -1,0 +1,394 @@
+// softmax_forward:  y[r, :] = exp(x[r, :] - max_r) / sum_r, with max_r and sum_r of row r in float32.
+// softmax_backward: dx[r, :] = y[r, :] * (dy[r, :] - sum(y[r, :] * dy[r, :])), the sum in float32.
+//
+// x, y, dy, dx: DTYPE in {float, half, bfloat16}. Three variants of each kernel, chosen by a macro:
+//   REGISTERS  rows x cols, contiguous. THREADS lanes hold a row in registers: one read, one write.
+//              Holds cols <= THREADS * PACKS * VECTOR.
+//   STREAMED   rows x cols, contiguous. A block of THREADS walks along its row twice (a running maximum and sum, then the
+//              result), PACKS packs to a step. Any cols.
+//   STRIDED    outer x cols x inner, contiguous, softmax over the middle. WIDTH lanes beside each other in inner, DEPTH
+//              threads along cols, each thread with VECTOR neighbours in inner. Any cols; two reads, one write.
+// Limits: 1 <= cols <= 2^30. VECTOR > 1 (16 bytes) needs for contiguous rows that all arrays agree in their address modulo
+// 16, rows may start anywhere; for STRIDED that inner is a multiple of VECTOR and addresses are multiples of 16.
+// In place is allowed (y may be x, dx may be y or dy): every element is written by the thread that read it, after that.
+// A row of -inf gives 0. NaN or +inf in a row gives NaN in that whole row and in no other. Results do not depend on the
+// schedule, so they repeat bit for bit. Source: Milakov & Gimelshein 2018, arXiv 1805.02867 (running maximum and sum).
+//
+// architectures: 75 80 86 89 90 100 120
+// compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=1,1|1,2|1,4|2,4|4,4|8,4 -> 40 registers, 0 spills
+// compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=32,4|128,4|128,16|512,16 -> 80 registers, 0 spills
+// compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=8,2|8,4|16,4|32,4|128,4|256,4|512,4 -> 64 registers, 0 spills
+// compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=32,8|512,8 -> 96 registers, 0 spills
+// compile: REGISTERS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=16,1|16,2|16,4|32,4|128,2|128,4|256,4|512,4 -> 96 registers, 0 spills
+// compile: STREAMED DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 -> 40 registers, 0 spills
+// compile: STREAMED DTYPE=float VECTOR=4 THREADS,PACKS=512,4 -> 64 registers, 0 spills
+// compile: STREAMED DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=512,2 -> 72 registers, 0 spills
+// compile: STRIDED DTYPE=float|half|bfloat16 VECTOR=1 WIDTH,DEPTH,PACKS=128,1,4|32,8,4 -> 48 registers, 0 spills
+// compile: STRIDED DTYPE=float VECTOR=4 WIDTH,DEPTH,PACKS=128,1,4|32,8,4 -> 72 registers, 0 spills
+// compile: STRIDED DTYPE=half|bfloat16 VECTOR=8 WIDTH,DEPTH,PACKS=128,1,4|32,8,4 -> 72 registers, 0 spills
+#include "cuda_compat.cuh"
+
+using T = DTYPE;
+using VectorPack = Pack<T, VECTOR>;
+
+constexpr float kLowest = -3.402823466e+38f;  // a finite start for maxima: a row of -inf then never forms inf - inf
+
+// 1 / sum, and 0 for the only rows with sum 0: those of -inf. A NaN stays.
+__device__ inline float reciprocal(float sum) { return sum == 0.f ? 0.f : 1.f / sum; }
+
+// A running softmax: the largest logit so far, and the sum of exp(logit - largest).
+struct Running {
+  float largest = kLowest, sum = 0.f;
+
+  // Take COUNT more logits: the sum so far is rescaled once for all of them. A logit of -inf adds nothing.
+  template <int COUNT> __device__ void add(const float (&logits)[COUNT]) {
+    const float before = largest;
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) largest = fmaxf(largest, logits[i]);
+    float added = 0.f;
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) added += expf(logits[i] - largest);
+    sum = sum * expf(before - largest) + added;
+  }
+};
+
+#if defined(REGISTERS) || defined(STREAMED)
+
+constexpr int kBlock = THREADS < 128 ? 128 : THREADS;  // a block has one row, or several where a warp or less has one
+constexpr int kWarps = THREADS > 32 ? THREADS / 32 : 1;
+constexpr int kLanes = THREADS > 32 ? 32 : THREADS;
+
+// Reductions over the THREADS lanes of a row; all of them get the result. Use each once in a kernel: nothing waits before
+// `of_warp` is written, which a second use would have to.
+__device__ inline float row_max(float value) {
+  value = warp_max<kLanes>(value);
+  if (kWarps > 1) {
+    __shared__ float of_warp[kWarps];
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = warp_max<kWarps>(of_warp[threadIdx.x % kWarps]);
+  }
+  return value;
+}
+
+__device__ inline float row_sum(float value) {
+  value = warp_sum<kLanes>(value);
+  if (kWarps > 1) {
+    __shared__ float of_warp[kWarps];
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = warp_sum<kWarps>(of_warp[threadIdx.x % kWarps]);
+  }
+  return value;
+}
+
+// Which elements of its row this thread has. A row may start anywhere, so it is cut into single elements up to the next
+// 16-byte boundary, packs of VECTOR, and single elements at its end. Thread t < VECTOR takes head element t, thread
+// VECTOR + t tail element t: a thread has one single element at most, and loads it beside its packs.
+struct Row {
+  long long start;          // offset of the row's first element
+  int lane;                 // which of the row's THREADS threads this is
+  int head, packs, single;  // elements before the first pack, number of packs, this thread's single element or -1
+
+  __device__ Row(const T* x, long long rows, int cols) {
+    const long long row = (long long)blockIdx.x * (kBlock / THREADS) + threadIdx.x / THREADS;
+    const int length = row < rows ? cols : 0;  // threads beyond the last row walk along with an empty one
+    lane = threadIdx.x % THREADS;
+    start = row * cols;
+    const int past = (int)((unsigned long long)(x + start) / sizeof(T) % VECTOR);  // elements past a 16-byte boundary
+    const int wanted = (VECTOR - past) % VECTOR;
+    head = wanted < length ? wanted : length;
+    packs = (length - head) / VECTOR;
+    const int tail = head + packs * VECTOR;
+    single = -1;
+    if (VECTOR > 1 && lane < head) single = lane;
+    if (VECTOR > 1 && lane >= VECTOR && lane - VECTOR < length - tail) single = tail + lane - VECTOR;
+  }
+
+  __device__ bool has_single() const { return single >= 0; }
+  __device__ long long single_at() const { return start + single; }
+  __device__ bool has(int pack) const { return pack < packs; }
+  __device__ long long at(int pack) const { return start + head + (long long)pack * VECTOR; }
+};
+
+#endif
+
+#ifdef REGISTERS
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_forward_registers(const T* x, T* y, long long rows, int cols) {
+  const Row row(x, rows, cols);
+  VectorPack pack[PACKS];
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k) {
+    const int p = row.lane + k * THREADS;
+    if (row.has(p)) pack[k] = load_pack<VECTOR>(x + row.at(p));
+  }
+  float single = row.has_single() ? load_float(x + row.single_at()) : -INFINITY;
+
+  float v[PACKS][VECTOR];
+  float largest = fmaxf(kLowest, single);
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k)
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) {
+      v[k][i] = row.has(row.lane + k * THREADS) ? to_float(pack[k].at[i]) : -INFINITY;
+      largest = fmaxf(largest, v[k][i]);
+    }
+  largest = row_max(largest);
+
+  single = expf(single - largest);
+  float sum = single;
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k)
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) {
+      v[k][i] = expf(v[k][i] - largest);
+      sum += v[k][i];
+    }
+  const float scale = reciprocal(row_sum(sum));
+
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k) {
+    const int p = row.lane + k * THREADS;
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) from_float(v[k][i] * scale, pack[k].at[i]);
+    if (row.has(p)) store_pack(y + row.at(p), pack[k]);
+  }
+  if (row.has_single()) store(y + row.single_at(), single * scale);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_backward_registers(const T* dy, const T* y, T* dx, long long rows, int cols) {
+  const Row row(y, rows, cols);
+  VectorPack g[PACKS], p[PACKS];  // dy and y
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k) {
+    const int index = row.lane + k * THREADS;
+    if (row.has(index)) {
+      g[k] = load_pack<VECTOR>(dy + row.at(index));
+      p[k] = load_pack<VECTOR>(y + row.at(index));
+    }
+  }
+  const float single_g = row.has_single() ? load_float(dy + row.single_at()) : 0.f;
+  const float single_p = row.has_single() ? load_float(y + row.single_at()) : 0.f;
+
+  float dot = single_p * single_g;
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k)
+    if (row.has(row.lane + k * THREADS)) {
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i) dot += to_float(p[k].at[i]) * to_float(g[k].at[i]);
+    }
+  dot = row_sum(dot);
+
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k) {
+    const int index = row.lane + k * THREADS;
+    if (row.has(index)) {
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i) from_float(to_float(p[k].at[i]) * (to_float(g[k].at[i]) - dot), p[k].at[i]);
+      store_pack(dx + row.at(index), p[k]);
+    }
+  }
+  if (row.has_single()) store(dx + row.single_at(), single_p * (single_g - dot));
+}
+
+#endif  // REGISTERS
+
+#ifdef STREAMED
+
+constexpr int kStep = THREADS * PACKS;  // packs that the block takes at a time
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_forward_streamed(const T* x, T* y, long long rows, int cols) {
+  const Row row(x, rows, cols);
+  const float single = row.has_single() ? load_float(x + row.single_at()) : -INFINITY;
+  Running running;
+  running.add({single});
+  for (int first = row.lane; first < row.packs; first += kStep) {
+    VectorPack pack[PACKS];
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k)
+      if (row.has(first + k * THREADS)) pack[k] = load_pack<VECTOR>(x + row.at(first + k * THREADS));
+    float logits[PACKS * VECTOR];
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k)
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i)
+        logits[k * VECTOR + i] = row.has(first + k * THREADS) ? to_float(pack[k].at[i]) : -INFINITY;
+    running.add(logits);
+  }
+
+  const float largest = row_max(running.largest);
+  const float scale = reciprocal(row_sum(running.sum * expf(running.largest - largest)));
+
+  for (int first = row.lane; first < row.packs; first += kStep) {
+    VectorPack pack[PACKS];
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k)
+      if (row.has(first + k * THREADS)) pack[k] = load_pack<VECTOR>(x + row.at(first + k * THREADS));
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k)
+      if (row.has(first + k * THREADS)) {
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) from_float(expf(to_float(pack[k].at[i]) - largest) * scale, pack[k].at[i]);
+        store_pack(y + row.at(first + k * THREADS), pack[k]);
+      }
+  }
+  if (row.has_single()) store(y + row.single_at(), expf(single - largest) * scale);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_backward_streamed(const T* dy, const T* y, T* dx, long long rows, int cols) {
+  const Row row(y, rows, cols);
+  const float single_g = row.has_single() ? load_float(dy + row.single_at()) : 0.f;
+  const float single_p = row.has_single() ? load_float(y + row.single_at()) : 0.f;
+
+  float dot = single_p * single_g;
+  for (int first = row.lane; first < row.packs; first += kStep) {
+    VectorPack g[PACKS], p[PACKS];
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k)
+      if (row.has(first + k * THREADS)) {
+        g[k] = load_pack<VECTOR>(dy + row.at(first + k * THREADS));
+        p[k] = load_pack<VECTOR>(y + row.at(first + k * THREADS));
+      }
+    float added = 0.f;
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k)
+      if (row.has(first + k * THREADS)) {
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) added += to_float(p[k].at[i]) * to_float(g[k].at[i]);
+      }
+    dot += added;
+  }
+  dot = row_sum(dot);
+
+  for (int first = row.lane; first < row.packs; first += kStep) {
+    VectorPack g[PACKS], p[PACKS];
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k)
+      if (row.has(first + k * THREADS)) {
+        g[k] = load_pack<VECTOR>(dy + row.at(first + k * THREADS));
+        p[k] = load_pack<VECTOR>(y + row.at(first + k * THREADS));
+      }
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k)
+      if (row.has(first + k * THREADS)) {
+#pragma unroll
+        for (int i = 0; i < VECTOR; ++i) from_float(to_float(p[k].at[i]) * (to_float(g[k].at[i]) - dot), p[k].at[i]);
+        store_pack(dx + row.at(first + k * THREADS), p[k]);
+      }
+  }
+  if (row.has_single()) store(dx + row.single_at(), single_p * (single_g - dot));
+}
+
+#endif  // STREAMED
+
+#ifdef STRIDED
+
+// Where this thread works: on VECTOR neighbouring columns, on their elements depth, depth + DEPTH, ...
+struct Tile {
+  long long start;          // offset of element 0 of the first column
+  int lane, depth, length;  // length is 0 for threads beyond the last column, which walk along
+
+  __device__ Tile(long long outer, int cols, long long inner) {
+    lane = threadIdx.x % WIDTH;
+    depth = threadIdx.x / WIDTH;
+    const long long across = inner / VECTOR, index = (long long)blockIdx.x * WIDTH + lane;
+    start = index / across * cols * inner + index % across * VECTOR;
+    length = index < outer * across ? cols : 0;
+  }
+};
+
+extern "C" __global__ void __launch_bounds__(WIDTH * DEPTH)
+softmax_forward_strided(const T* x, T* y, long long outer, int cols, long long inner) {
+  const Tile tile(outer, cols, inner);
+  Running running[VECTOR];
+  for (int first = tile.depth; first < tile.length; first += DEPTH * PACKS) {
+    VectorPack pack[PACKS];
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k) {
+      const int j = first + k * DEPTH;
+      if (j < tile.length) pack[k] = load_pack<VECTOR>(x + tile.start + j * inner);
+    }
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) {
+      float logits[PACKS];
+#pragma unroll
+      for (int k = 0; k < PACKS; ++k) logits[k] = first + k * DEPTH < tile.length ? to_float(pack[k].at[i]) : -INFINITY;
+      running[i].add(logits);
+    }
+  }
+
+  if (DEPTH > 1) {  // each of a column's DEPTH threads has a part of it, and puts all parts together in the same order
+    __shared__ float largest[DEPTH][VECTOR][WIDTH], sum[DEPTH][VECTOR][WIDTH];
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) {
+      largest[tile.depth][i][tile.lane] = running[i].largest;
+      sum[tile.depth][i][tile.lane] = running[i].sum;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) {
+      Running whole;
+#pragma unroll
+      for (int d = 0; d < DEPTH; ++d) whole.largest = fmaxf(whole.largest, largest[d][i][tile.lane]);
+#pragma unroll
+      for (int d = 0; d < DEPTH; ++d)
+        whole.sum += sum[d][i][tile.lane] * expf(largest[d][i][tile.lane] - whole.largest);
+      running[i] = whole;
+    }
+  }
+
+#pragma unroll
+  for (int i = 0; i < VECTOR; ++i) running[i].sum = reciprocal(running[i].sum);
+#pragma unroll PACKS
+  for (int j = tile.depth; j < tile.length; j += DEPTH) {
+    const long long at = tile.start + j * inner;
+    VectorPack pack = load_pack<VECTOR>(x + at);
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i)
+      from_float(expf(to_float(pack.at[i]) - running[i].largest) * running[i].sum, pack.at[i]);
+    store_pack(y + at, pack);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(WIDTH * DEPTH)
+softmax_backward_strided(const T* dy, const T* y, T* dx, long long outer, int cols, long long inner) {
+  const Tile tile(outer, cols, inner);
+  float dot[VECTOR] = {};
+#pragma unroll PACKS
+  for (int j = tile.depth; j < tile.length; j += DEPTH) {
+    const long long at = tile.start + j * inner;
+    const VectorPack g = load_pack<VECTOR>(dy + at), p = load_pack<VECTOR>(y + at);
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) dot[i] += to_float(p.at[i]) * to_float(g.at[i]);
+  }
+
+  if (DEPTH > 1) {
+    __shared__ float part[DEPTH][VECTOR][WIDTH];
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) part[tile.depth][i][tile.lane] = dot[i];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) {
+      dot[i] = 0.f;
+#pragma unroll
+      for (int d = 0; d < DEPTH; ++d) dot[i] += part[d][i][tile.lane];
+    }
+  }
+
+#pragma unroll PACKS
+  for (int j = tile.depth; j < tile.length; j += DEPTH) {
+    const long long at = tile.start + j * inner;
+    const VectorPack g = load_pack<VECTOR>(dy + at);
+    VectorPack p = load_pack<VECTOR>(y + at);
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) from_float(to_float(p.at[i]) * (to_float(g.at[i]) - dot[i]), p.at[i]);
+    store_pack(dx + at, p);
+  }
+}
+
+#endif  // STRIDED

@@ -1,0 +1,260 @@
+"""Softmax and its derivative on plain arrays; the CUDA kernels are in ``softmax.cu``."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from operator import index
+from pathlib import Path
+
+import numpy as np
+
+from ..backend import Array, Backend, backend_of, common_backend
+from . import softmax_numpy
+from ._launch import (
+    WIDEST_ACCESS,
+    Plan,
+    aligned,
+    blocks,
+    c_type,
+    contiguous,
+    definition_plan,
+    explained,
+    launch,
+    same_alignment,
+)
+
+_SOURCE = Path(__file__).with_name("softmax.cu")
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
+_LONGEST = 2**30  # columns that the kernels' 32-bit column index reaches
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    """``y = exp(x - max(x)) / sum(exp(x - max(x)))`` along ``axis``.
+
+    A slice of -inf gives 0. NaN or +inf gives NaN in its slice and nowhere else. The result is a new C-contiguous
+    array; on a CUDA device an ``x`` that is not C-contiguous is copied first. float16 and bfloat16 are computed in
+    float32, on the CPU slowly.
+
+    Args:
+        x: logits, any shape with at least one axis; float16, bfloat16, float32 or float64.
+        axis: the axis whose elements add up to 1.
+    Returns:
+        probabilities, the shape, dtype and device of ``x``.
+    Raises:
+        TypeError: ``x`` is not floating point, or ``axis`` is not an integer.
+        ValueError: ``x`` has no axis, or ``axis`` is out of range.
+    """
+    backend = backend_of(x)
+    axis = _check("softmax", x, axis)
+    y = backend.empty(x.shape, x.dtype, backend.device_of(x))
+    if not x.size:
+        return y
+    if backend.runs_cuda:
+        x = contiguous(backend, x)
+        plan = _select_forward(x, y, axis)
+        if plan.kernel:
+            launch(_SOURCE, plan, backend, x, y)
+            return y
+    elif backend.xp is np and x.dtype.itemsize >= 4 and math.prod(x.shape[axis + 1 :]) == 1:
+        cols = x.shape[axis]
+        softmax_numpy.softmax_rows(x.reshape(-1, cols), y.reshape(-1, cols))
+        return y
+    return softmax_definition(x, axis)
+
+
+def softmax_backward(dy: Array, y: Array, axis: int = -1) -> Array:
+    """``dx = y * (dy - sum(y * dy))`` along ``axis``: the gradient of the logits of ``y = softmax(x, axis)``.
+
+    Args:
+        dy: gradient of ``y``, of its shape and dtype.
+        y: what :func:`softmax` returned.
+        axis: the axis that was given to it.
+    Returns:
+        gradient of ``x``, a new array of the shape, dtype and device of ``y``.
+    Raises:
+        TypeError: ``y`` is not floating point, ``dy`` has another dtype, or ``axis`` is not an integer.
+        ValueError: the shapes differ, ``y`` has no axis, or ``axis`` is out of range.
+    """
+    backend = common_backend(dy, y)
+    axis = _check_backward(dy, y, axis)
+    dx = backend.empty(y.shape, y.dtype, backend.device_of(y))
+    if not y.size:
+        return dx
+    if backend.runs_cuda:
+        dy, y = contiguous(backend, dy), contiguous(backend, y)
+        plan = _select_backward(dy, y, dx, axis)
+        if plan.kernel:
+            launch(_SOURCE, plan, backend, dy, y, dx)
+            return dx
+    elif backend.xp is np and y.dtype.itemsize >= 4 and math.prod(y.shape[axis + 1 :]) == 1:
+        rows = (-1, y.shape[axis])
+        softmax_numpy.softmax_rows_backward(dy.reshape(rows), y.reshape(rows), dx.reshape(rows))
+        return dx
+    return softmax_backward_definition(dy, y, axis)
+
+
+def softmax_definition(x: Array, axis: int = -1) -> Array:
+    """The definition in array operations, for every dtype and backend; statistics in float32 or better."""
+    xp = backend_of(x).xp
+    wide = x.astype(xp.float32) if x.dtype.itemsize == 2 else x
+    lowest = float(np.finfo(wide.dtype).min)  # not -inf: a slice of -inf then forms no inf - inf
+    with np.errstate(all="ignore"):  # NumPy warns of +inf - inf, whose NaN is meant
+        y = wide - xp.maximum(wide.max(axis=axis, keepdims=True), lowest)
+        xp.exp(y, out=y)
+        y /= xp.maximum(y.sum(axis=axis, keepdims=True), 1.0)  # the largest logit adds 1: only slices of -inf have less
+    return y.astype(x.dtype, copy=False)
+
+
+def softmax_backward_definition(dy: Array, y: Array, axis: int = -1) -> Array:
+    """The derivative in array operations, for every dtype and backend; the sum in float32 or better."""
+    xp = backend_of(y).xp
+    wide_dy, wide_y = (a.astype(xp.float32) if a.dtype.itemsize == 2 else a for a in (dy, y))
+    with np.errstate(all="ignore"):
+        dx = wide_dy - (wide_dy * wide_y).sum(axis=axis, keepdims=True)
+        dx *= wide_y
+    return dx.astype(y.dtype, copy=False)
+
+
+# -- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _check(function: str, x: Array, axis: int) -> int:
+    """The axis counted from the front, or an error that says what is wrong."""
+    if c_type(x.dtype) is None and x.dtype.name not in _DTYPES:
+        raise TypeError(f"{function}: x must be floating point, one of {', '.join(_DTYPES)}, got {x.dtype}")
+    try:
+        axis = index(axis)
+    except TypeError:
+        raise TypeError(f"{function}: axis must be an integer, got {axis!r}") from None
+    ndim = x.ndim
+    if ndim == 0:
+        raise ValueError(f"{function}: x must have at least one axis, got shape ()")
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{function}: axis must be in {-ndim} … {ndim - 1} for shape {x.shape}, got axis={axis}")
+    return axis % ndim
+
+
+def _check_backward(dy: Array, y: Array, axis: int) -> int:
+    if dy.shape != y.shape:
+        raise ValueError(f"softmax_backward: dy and y must have one shape, got dy {dy.shape} and y {y.shape}")
+    if dy.dtype != y.dtype:
+        raise TypeError(f"softmax_backward: dy and y must have one dtype, got dy {dy.dtype} and y {y.dtype}")
+    return _check("softmax_backward", y, axis)
+
+
+# -- the choice of a kernel ------------------------------------------------------------------------------------------
+# Rows that fit the registers of THREADS threads with PACKS packs each, as (packs in the row at most, THREADS, PACKS),
+# by elements in a pack. tests/test_compile.py compiles every line; none has been tuned on hardware yet.
+_NARROW = ((1, 1, 1), (2, 1, 2), (4, 1, 4), (8, 2, 4), (16, 4, 4), (32, 8, 4))  # single elements, cols <= 32
+_BLOCKS = ((512, 128, 4), (1024, 256, 4), (2048, 512, 4))
+_IN_REGISTERS = {
+    1: ((128, 32, 4), (512, 128, 4), (2048, 128, 16), (8192, 512, 16)),
+    4: ((16, 8, 2), (32, 8, 4), (64, 16, 4), (128, 32, 4), (256, 32, 8), *_BLOCKS, (4096, 512, 8)),
+    8: ((16, 16, 1), (32, 16, 2), (64, 16, 4), (128, 32, 4), (256, 128, 2), *_BLOCKS),
+}
+_STREAMED = {1: (512, 4), 4: (512, 4), 8: (512, 2)}  # THREADS, PACKS
+_SMALLEST_BLOCK = 128  # threads; kBlock in softmax.cu
+_FEW_COLUMNS = 16  # elements along a strided axis that one thread walks alone
+_ENOUGH_TILES = 1 << 13  # 16-byte columns that keep a device busy; with fewer, each thread takes one column
+
+
+@explained("softmax")
+def _explain_forward(x: Array, axis: int = -1) -> Plan:
+    backend = backend_of(x)
+    axis = _check("softmax", x, axis)
+    if not x.size or not backend.runs_cuda:
+        return definition_plan(_why_no_kernel(backend, x))
+    copied = "" if x.flags.c_contiguous else "x is not C-contiguous and copied first; "
+    x = contiguous(backend, x)
+    plan = _select_forward(x, backend.empty(x.shape, x.dtype, backend.device_of(x)), axis)
+    return plan._replace(because=copied + plan.because)
+
+
+@explained("softmax_backward")
+def _explain_backward(dy: Array, y: Array, axis: int = -1) -> Plan:
+    backend = common_backend(dy, y)
+    axis = _check_backward(dy, y, axis)
+    if not y.size or not backend.runs_cuda:
+        return definition_plan(_why_no_kernel(backend, y))
+    copied = "".join(
+        f"{name} is not C-contiguous and copied first; "
+        for name, array in (("dy", dy), ("y", y))
+        if not array.flags.c_contiguous
+    )
+    dy, y = contiguous(backend, dy), contiguous(backend, y)
+    plan = _select_backward(dy, y, backend.empty(y.shape, y.dtype, backend.device_of(y)), axis)
+    return plan._replace(because=copied + plan.because)
+
+
+def _why_no_kernel(backend: Backend, x: Array) -> str:
+    return f"the {backend.name} backend runs no CUDA kernels" if x.size else "the array is empty, nothing is launched"
+
+
+def _select_forward(x: Array, y: Array, axis: int) -> Plan:
+    return _select("softmax_forward", x.dtype, x.shape, axis, same_alignment(x, y), aligned(x, y))
+
+
+def _select_backward(dy: Array, y: Array, dx: Array, axis: int) -> Plan:
+    return _select("softmax_backward", y.dtype, y.shape, axis, same_alignment(dy, y, dx), aligned(dy, y, dx))
+
+
+@lru_cache(maxsize=4096)
+def _select(
+    function: str, dtype: np.dtype, shape: tuple[int, ...], axis: int, boundaries_agree: bool, all_aligned: bool
+) -> Plan:
+    """The kernel for C-contiguous arrays of one shape; a function of plain values, so that it is remembered."""
+    ctype = c_type(dtype)
+    outer, cols, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+    if ctype is None:
+        return definition_plan(f"there is no kernel for {dtype}, only for float32, float16 and bfloat16")
+    if cols > _LONGEST:
+        return definition_plan(f"axis {axis} has {cols} elements, the kernels index at most {_LONGEST}")
+    widest = WIDEST_ACCESS // dtype.itemsize
+    if inner == 1:
+        return _select_rows(function, ctype, outer, cols, widest, boundaries_agree)
+    return _select_strided(function, ctype, outer, cols, inner, widest, all_aligned)
+
+
+def _select_rows(function: str, ctype: str, rows: int, cols: int, widest: int, boundaries_agree: bool) -> Plan:
+    scalars = (np.int64(rows), np.int32(cols))
+    vector = widest if boundaries_agree and cols > _NARROW[-1][0] else 1
+    single = ""
+    if vector == 1:
+        single = f", single elements because {'rows are short' if boundaries_agree else _DISAGREE}"
+    for packs, threads, each in _NARROW if cols <= _NARROW[-1][0] else _IN_REGISTERS[vector]:
+        if cols // vector <= packs:
+            kernel = f"{function}_registers"
+            defines = ("REGISTERS", f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={threads}", f"PACKS={each}")
+            per_block = max(1, _SMALLEST_BLOCK // threads)
+            because = f"a row of {cols} fits the registers of {threads} threads, one read and one write{single}"
+            return Plan(kernel, defines, blocks(kernel, rows, per_block), threads * per_block, scalars, because)
+    kernel = f"{function}_streamed"
+    threads, each = _STREAMED[vector]
+    defines = ("STREAMED", f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={threads}", f"PACKS={each}")
+    because = f"a row of {cols} does not fit the registers of a block and is read twice{single}"
+    return Plan(kernel, defines, blocks(kernel, rows, 1), threads, scalars, because)
+
+
+_DISAGREE = "the arrays' addresses differ modulo 16"
+
+
+def _select_strided(
+    function: str, ctype: str, outer: int, cols: int, inner: int, widest: int, all_aligned: bool
+) -> Plan:
+    kernel = f"{function}_strided"
+    width, depth = (128, 1) if cols <= _FEW_COLUMNS else (32, 8)
+    single = ""
+    if not all_aligned:
+        single = "an array does not start on a 16-byte boundary"
+    elif inner % widest:
+        single = f"the {inner} elements behind the axis are no multiple of {widest}"
+    elif outer * inner // widest < _ENOUGH_TILES:
+        single = f"{outer * inner} columns are too few to give a thread several"
+    vector = 1 if single else widest
+    defines = ("STRIDED", f"DTYPE={ctype}", f"VECTOR={vector}", f"WIDTH={width}", f"DEPTH={depth}", "PACKS=4")
+    because = f"the axis is not the last, so {depth} thread{'s' * (depth > 1)} for {vector} column{'s' * (vector > 1)}"
+    because += f" read twice without a transposed copy{', single elements because ' * bool(single)}{single}"
+    scalars = (np.int64(outer), np.int32(cols), np.int64(inner))
+    grid = blocks(kernel, outer * inner // vector, width)
+    return Plan(kernel, defines, grid, width * depth, scalars, because)

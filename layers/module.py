@@ -1,0 +1,223 @@
+"""Module: parameters, buffers and submodules under the names of the attributes that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ..autograd import Parameter, Tensor, is_floating, no_grad, note_write
+from ..autograd.errors import replace_last_context
+from ..backend import Array, Device, backend_for, backend_of
+from ..backend import device as check_device
+
+
+class Buffer(Tensor):
+    """State that a module keeps and stores but does not learn, such as a running mean."""
+
+    __slots__ = ()
+
+
+class Module:
+    """A function with parameters: subclass it, assign Parameters, Buffers and Modules to attributes, write ``forward``.
+
+    Lists, tuples and dicts of them are found too; their names are attribute paths: ``blocks.0.weight``.
+
+    Attributes:
+        training: True in training (dropout drops), False in evaluation; set by :meth:`train` and :meth:`eval`.
+    """
+
+    training: bool = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The function itself; written by the subclass."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward method")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.forward(*args, **kwargs)
+        except Exception as error:
+            _extend_path(self, error)
+            raise
+
+    # -- what it holds ----------------------------------------------------------------------------------------------
+    def _members(self) -> Iterator[tuple[str, Any]]:
+        for name, value in vars(self).items():
+            yield from _flatten(name, value)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Submodules held directly, with their names."""
+        for name, value in self._members():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module (under ``prefix``) and all below it, each once, with their paths."""
+        seen: set[int] = set()
+        stack: list[tuple[str, Module]] = [(prefix, self)]
+        while stack:
+            path, module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield path, module
+            children = [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
+            stack.extend(reversed(children))
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        for _, module in self.named_modules():
+            yield module
+
+    def _named_state(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter and buffer under every name it has: a shared one appears under each."""
+        stack: list[tuple[str, Any]] = list(reversed(list(self._members())))
+        while stack:
+            path, value = stack.pop()
+            if isinstance(value, Module):
+                stack.extend(reversed([(f"{path}.{name}", member) for name, member in value._members()]))
+            else:
+                yield path, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Parameters with their paths, a shared one once."""
+        seen: set[int] = set()
+        for name, value in self._named_state():
+            if isinstance(value, Parameter) and id(value) not in seen:
+                seen.add(id(value))
+                yield name, value
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Parameters, a shared one once: what an optimizer is given."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def num_parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(parameter.size for parameter in self.parameters())
+
+    # -- modes ------------------------------------------------------------------------------------------------------
+    def train(self, mode: bool = True) -> Any:
+        """Training mode for this module and all below it; returns the module."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Any:
+        """Evaluation mode for this module and all below it; returns the module."""
+        return self.train(False)
+
+    def requires_grad_(self, wanted: bool = True) -> Any:
+        """Learn the parameters (or freeze them, with ``False``); returns the module."""
+        for parameter in self.parameters():
+            parameter.requires_grad = wanted
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def to(self, device: str | Device | None = None, dtype: Any = None) -> Any:
+        """Move parameters and buffers to a device, cast the floating ones to a dtype; returns the module.
+
+        Do this before an optimizer is given the parameters. Gradients are forgotten.
+        """
+        place = None if device is None else check_device(device)
+        for tensor in {id(value): value for _, value in self._named_state()}.values():
+            array = tensor.data
+            backend = backend_of(array)
+            if dtype is not None and is_floating(array.dtype):
+                array = array.astype(dtype)
+            if place is not None and place != backend.device_of(array):
+                array = backend_for(place).from_numpy(backend.to_numpy(array), place)
+            if array is not tensor.data:
+                tensor.data = array
+                tensor.grad = None
+        return self
+
+    def apply(self, function: Callable[[Module], None]) -> Any:
+        """Call ``function`` with every module, those below first; returns the module."""
+        for module in reversed(list(self.modules())):
+            function(module)
+        return self
+
+    # -- state ------------------------------------------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and buffers by name: what :func:`lamella.save` takes."""
+        return {name: value.data.copy() for name, value in self._named_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
+        """Copy values in by name, in place; either all of them or, on an error, none.
+
+        Args:
+            state: arrays or tensors by name, on any device.
+            strict: names must match exactly; else what fits is taken.
+        Returns:
+            the missing names and the unexpected names.
+        Raises:
+            KeyError: names are missing or unexpected, and ``strict``.
+            ValueError: a value has another shape. TypeError: a value is no array, or not of a fitting dtype.
+        """
+        own = dict(self._named_state())
+        missing = [name for name in own if name not in state]
+        unexpected = [name for name in state if name not in own]
+        if strict and (missing or unexpected):
+            raise KeyError(f"load_state_dict: missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}")
+        values = {name: _fitting(name, state[name], tensor) for name, tensor in own.items() if name in state}
+        with no_grad():
+            for name, value in values.items():
+                own[name].data[...] = value
+                note_write(own[name].data)
+        return missing, unexpected
+
+    # -- for people -------------------------------------------------------------------------------------------------
+    def extra_repr(self) -> str:
+        """What stands between the parentheses in ``repr``."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        if not lines:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        return "\n  ".join([f"{type(self).__name__}({self.extra_repr()}", *lines]) + "\n)"
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Modules, parameters and buffers in an attribute: itself, or what a list, tuple or dict holds."""
+    if isinstance(value, (Module, Parameter, Buffer)):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _flatten(f"{name}.{i}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flatten(f"{name}.{key}", item)
+
+
+def _fitting(name: str, value: Any, tensor: Tensor) -> Array:
+    """A value as an array on the tensor's device, checked to fit."""
+    array = value.data if isinstance(value, Tensor) else value
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise TypeError(f"load_state_dict: {name} must be an array, got {type(value).__name__}")
+    if tuple(array.shape) != tensor.shape:
+        raise ValueError(f"load_state_dict: {name} must have shape {tensor.shape}, got {tuple(array.shape)}")
+    if array.dtype != tensor.dtype and not (is_floating(array.dtype) and is_floating(tensor.dtype)):
+        raise TypeError(f"load_state_dict: {name} must have dtype {tensor.dtype}, got {array.dtype}")
+    backend, place = backend_of(array), tensor.device
+    if backend.device_of(array) != place:
+        array = backend_for(place).from_numpy(backend.to_numpy(array), place)
+    return array
+
+
+def _extend_path(module: Module, error: Exception) -> None:
+    """Say, at the end of an error's message, in which module it arose.
+
+    Each module that the error passes through puts its child's name in front: only a parent knows it.
+    """
+    trail: list[Any] = error.__dict__.setdefault("_lamella_trail", [type(module).__name__])
+    if len(trail) > 1:
+        inner = trail.pop()
+        trail.insert(1, next((name for name, child in module.named_children() if child is inner), "?"))
+    place = f"{'.'.join(trail[1:])} ({trail[0]})" if len(trail) > 1 else trail[0]
+    replace_last_context(error, f"in module {place}")
+    trail.append(module)

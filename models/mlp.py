@@ -1,0 +1,41 @@
+"""The multilayer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from ..backend import Generator
+from ..layers import Dropout, Linear, ReLU, Sequential
+
+
+def mlp(
+    *features: int,
+    activation: Callable[[], Any] = ReLU,
+    dropout: float = 0.0,
+    rng: Generator | None = None,
+) -> Sequential:
+    """Linear layers with an activation after each but the last: ``mlp(9, 16, 8, 1)`` has 305 parameters.
+
+    Args:
+        features: lengths of the input, of each hidden layer and of the output; at least two.
+        activation: makes the activation module, such as ``layers.Tanh``.
+        dropout: probability of dropping a hidden value, after each activation; 0 puts no dropout layer in.
+        rng: draws the initial values and the dropout masks; a fresh generator by default.
+    Returns:
+        a Sequential that maps ``(..., features[0])`` to ``(..., features[-1])``.
+    Raises:
+        ValueError: fewer than two lengths.
+    """
+    if len(features) < 2:
+        raise ValueError(f"mlp: features must be at least two lengths, input and output, got {features}")
+    rng = rng if rng is not None else Generator()
+    modules: list[Any] = []
+    for i, (before, after) in enumerate(pairwise(features)):
+        modules.append(Linear(before, after, rng=rng))
+        if i < len(features) - 2:
+            modules.append(activation())
+            if dropout:
+                modules.append(Dropout(dropout, rng=rng.split(i)))
+    return Sequential(*modules)

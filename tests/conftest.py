@@ -1,0 +1,23 @@
+"""One test body on every device: the ``device`` fixture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import lamella
+import lamella.testing
+from lamella.backend import Device, why_unavailable
+
+
+@pytest.fixture(params=["cpu", "simulator", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """A device on which the test runs: the CPU, the CUDA kernels executed on the CPU, a GPU where one answers."""
+    if request.param == "simulator":
+        with lamella.testing.simulator():
+            yield lamella.device("simulator")
+        return
+    if (reason := why_unavailable(request.param)) is not None:
+        pytest.skip(reason)
+    yield lamella.device(request.param)

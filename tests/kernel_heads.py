@@ -1,0 +1,61 @@
+"""What the head of a ``.cu`` file promises, in a form that tests can read.
+
+    // architectures: 75 80 90
+    // compile: FLAG NAME=a|b A,B=1,2|3,4 -> 64 registers, 0 spills
+
+A ``compile`` line stands for every combination of its alternatives; ``A,B=1,2|3,4`` sets both macros together.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import lamella.kernels
+
+KERNELS = Path(lamella.kernels.__file__).parent
+_LINE = re.compile(r"^// compile: (.*) -> (\d+) registers, (\d+) spills$", re.MULTILINE)
+_ARCHITECTURES = re.compile(r"^// architectures: ([\w ]+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compile a file: its macros, and what the compiler may use for each kernel."""
+
+    file: str
+    defines: tuple[str, ...]
+    registers: int
+    spills: int
+    is_extreme: bool  # first or last combination of its line: the quick check takes these
+
+    def __str__(self) -> str:
+        return f"{self.file}[{' '.join(self.defines)}]"
+
+
+def architectures(path: Path) -> tuple[str, ...]:
+    found = _ARCHITECTURES.search(path.read_text(encoding="utf-8"))
+    return tuple(found[1].split()) if found else ()
+
+
+def variants(path: Path) -> list[Variant]:
+    result = []
+    for text, registers, spills in _LINE.findall(path.read_text(encoding="utf-8")):
+        combinations = list(itertools.product(*map(_alternatives, text.split())))
+        for number, combination in enumerate(combinations):
+            defines = tuple(itertools.chain.from_iterable(combination))
+            extreme = number in (0, len(combinations) - 1)
+            result.append(Variant(path.name, defines, int(registers), int(spills), extreme))
+    return result
+
+
+def _alternatives(token: str) -> list[tuple[str, ...]]:
+    names, equals, values = token.partition("=")
+    if not equals:
+        return [(token,)]
+    result = []
+    for value in values.split("|"):
+        pairs = zip(names.split(","), value.split(","), strict=True)
+        result.append(tuple(f"{name}={one}" for name, one in pairs))
+    return result

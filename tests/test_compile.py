@@ -1,0 +1,66 @@
+"""Every kernel file compiles for every architecture it names, within the registers and spills its head allows.
+
+Runs without a GPU and without a driver, where NVRTC's wheels are installed.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from lamella.backend import read_source
+from lamella.testing import nvrtc
+
+from .kernel_heads import KERNELS, Variant, architectures, variants
+
+_QUICK = ("75", "90")
+_FILES = sorted(KERNELS.glob("*.cu"))
+_ALL = [
+    (variant, architecture) for file in _FILES for variant in variants(file) for architecture in architectures(file)
+]
+_CASES = [
+    pytest.param(
+        variant,
+        architecture,
+        id=f"{variant}-sm_{architecture}",
+        marks=() if variant.is_extreme and architecture in _QUICK else pytest.mark.slow,
+    )
+    for variant, architecture in _ALL
+]
+
+
+@pytest.mark.parametrize("file", _FILES, ids=lambda file: file.name)
+def test_a_kernel_file_names_its_architectures_and_budget(file):
+    assert set(_QUICK) <= set(architectures(file)), f"{file.name} needs a line '// architectures: 75 80 …' in its head"
+    assert variants(file), f"{file.name} needs a line '// compile: … -> N registers, 0 spills' in its head"
+    assert file.with_suffix(".py").exists(), f"{file.name} needs its definition and launcher beside it"
+
+
+@pytest.mark.parametrize(("variant", "architecture"), _CASES)
+def test_a_variant_compiles_within_its_budget(variant: Variant, architecture: str):
+    if (missing := nvrtc.why_missing()) is not None:
+        pytest.skip(missing)
+    compiled = nvrtc.compile_cuda(read_source(KERNELS / variant.file), variant.defines, architecture)
+    assert compiled.ok, compiled.log
+    assert "warning" not in compiled.log, compiled.log
+    assert compiled.registers, f"no kernel is left by {variant.defines}"
+    for kernel, registers in compiled.registers.items():
+        assert registers <= variant.registers, f"{kernel} uses {registers} registers, {variant.registers} are allowed"
+        assert compiled.spills[kernel] <= variant.spills, f"{kernel} spills {compiled.spills[kernel]} bytes"
+
+
+def test_the_check_sees_an_error_and_a_spill():
+    if (missing := nvrtc.why_missing()) is not None:
+        pytest.skip(missing)
+    broken = nvrtc.compile_cuda('extern "C" __global__ void broken(float* x) { x[0] = y; }', (), "75")
+    assert not broken.ok
+    assert "kernel.cu(1): error" in broken.log
+    spilling = """extern "C" __global__ void __launch_bounds__(1024) spilling(float* x) {
+        float v[128];
+        for (int i = 0; i < 128; ++i) v[i] = x[i * 1024 + threadIdx.x];
+        __syncthreads();
+        for (int i = 0; i < 128; ++i) x[i * 1024 + threadIdx.x] = v[127 - i] * v[i];
+    }"""
+    compiled = nvrtc.compile_cuda(spilling, (), "75")
+    assert compiled.ok
+    assert compiled.registers["spilling"] <= 64
+    assert compiled.spills["spilling"] > 0
