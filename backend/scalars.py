@@ -21,13 +21,14 @@ class StepScalars:
         names: their names, in order.
     """
 
-    __slots__ = ("_backend", "_device", "_host", "_views", "values")
+    __slots__ = ("_views", "values")
 
     def __init__(self, device: Device, *names: str) -> None:
-        self._device = device
-        self._backend = backend_named(device.kind)
-        self._host = backend_named("cpu").xp.zeros(len(names), "float32")
-        self.values: Array = self._backend.from_numpy(self._host, device) if device.kind != "cpu" else self._host
+        if len(set(names)) != len(names):
+            raise ValueError(f"StepScalars: names must differ from each other, got {', '.join(names)}")
+        backend = backend_named(device.kind)
+        self.values: Array = backend.empty((len(names),), "float32", device)
+        self.values[...] = 0
         self._views = {name: self.values[i : i + 1].reshape(()) for i, name in enumerate(names)}
 
     def __getitem__(self, name: str) -> Any:
@@ -35,7 +36,13 @@ class StepScalars:
         return self._views[name]
 
     def write(self, *values: float) -> None:
-        """Set all numbers at once, in the order of their names: one small copy, no wait for the device."""
-        self._host[:] = values
-        if self.values is not self._host:
-            self.values[:] = self._backend.from_numpy(self._host, self._device)
+        """Set all numbers, in the order of their names; the host does not wait for the device.
+
+        Raises:
+            ValueError: not one value for each name.
+        """
+        if len(values) != len(self._views):
+            names = ", ".join(self._views)
+            raise ValueError(f"StepScalars: write needs {len(self._views)} values ({names}), got {values}")
+        for view, value in zip(self._views.values(), values, strict=True):
+            view.fill(value)  # a copy from host memory would first wait for all that the device has been given to do
