@@ -132,6 +132,13 @@ def test_integers_are_uniform(width: int) -> None:
     assert abs(chi_square(np.bincount(drawn + 1, minlength=width))) <= 4
 
 
+@pytest.mark.parametrize("width", [1, 7, 2**31 + 1, 2**32])
+def test_integers_are_the_high_half_of_a_64_bit_product(width: int) -> None:
+    words = Generator(12).bits((500, 2)).astype(object)
+    expected = [((int(a) + (int(b) << 32)) * width) >> 64 for a, b in words]
+    assert Generator(12).integers(0, width, 500).tolist() == expected
+
+
 def test_integers_span_ranges_up_to_32_bits() -> None:
     drawn = Generator(2).integers(-(2**31), 2**31, 50_000)
     assert abs(chi_square(np.histogram(drawn, 64, (-(2**31), 2**31))[0])) <= 4
