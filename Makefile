@@ -14,14 +14,18 @@ INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
 # One BLAS thread: two processes with spinning BLAS workers on the same cores take twenty times as long.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow test-all lint gpu clean interpreter compiler
+.PHONY: bench help demo test test-slow test-all lint gpu clean interpreter compiler
 .NOTPARALLEL:
 
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m pytest benchmarks $(ARGS)
+
 help:
-	@echo "make demo      train on the digits and run a CUDA kernel on the CPU, in about a minute"
+	@echo "make demo      train on handwritten digits on every usable device, in about a minute"
 	@echo "make test      the tests, one small case a branch (under five minutes)"
 	@echo "make test-slow the wide matrices and the wheel"
 	@echo "make test-all  both"
+	@echo "make bench     the benchmarks, each checks its answer"
 	@echo "make lint      ruff, and mypy on a plain install"
 	@echo "make gpu       everything that needs a GPU; OUT=folder for the reports, PART=tests, sanitizer or all"
 	@echo "make clean     back to a fresh clone"

@@ -67,6 +67,10 @@ class Backend:
     def memory(self, device: Device) -> MemoryFigures:
         raise NotImplementedError
 
+    def versions(self) -> dict[str, str]:
+        """Names and versions of what this backend stands on, for people: ``{"NumPy": "2.4.6", …}``."""
+        return {}
+
     # -- creation and movement ----------------------------------------------------------------------------------
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Device) -> Array:
         raise NotImplementedError
@@ -83,14 +87,29 @@ class Backend:
         """The values as a NumPy array on the host (waits for them)."""
         raise NotImplementedError
 
+    def owner(self, array: Array) -> Any:
+        """The object that lives as long as the array's memory: the same for all views of it. Can be held weakly."""
+        while hasattr(array.base, "dtype"):  # below the last array may lie a bytearray, which no weakref takes
+            array = array.base
+        return array
+
+    def address(self, array: Array) -> int:
+        """Where the array's first element lies, in bytes."""
+        pointer: int = array.data.ptr
+        return pointer
+
     # -- arithmetic that NumPy and CuPy do not offer under one name ---------------------------------------------
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The matrix product ``a @ b`` of 2-D arrays, ``(M, K) @ (K, N) -> (M, N)``, the one door for all products."""
         raise NotImplementedError
 
     def sum_rows(self, a: Array, out: Array | None = None) -> Array:
-        """The sum over axis 0 of a 2-D array, ``(N, D) -> (D,)``: the gradient of a bias."""
-        raise NotImplementedError
+        """The sum over axis 0 of a 2-D array, ``(N, D) -> (D,)``: the gradient of a bias; 16-bit floats in float32."""
+        total = a.sum(axis=0, dtype="float32").astype(a.dtype) if a.dtype.itemsize == 2 else a.sum(axis=0)
+        if out is None:
+            return total
+        out[...] = total
+        return out
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         """``target[index] += values`` with every duplicate index counted, in place."""

@@ -67,6 +67,24 @@ class CupyBackend(Backend):
             _, total = self.xp.cuda.runtime.memGetInfo()
             return MemoryFigures(pool.used_bytes(), pool.total_bytes(), total)
 
+    def versions(self) -> dict[str, str]:
+        runtime = self.xp.cuda.runtime
+
+        def spelled(version: int) -> str:  # 12090 -> 12.9
+            return f"{version // 1000}.{version % 1000 // 10}"
+
+        found = {
+            "CuPy": self.xp.__version__,
+            "CUDA driver": spelled(runtime.driverGetVersion()),
+            "CUDA runtime": spelled(runtime.runtimeGetVersion()),
+            "NVRTC": ".".join(map(str, self.xp.cuda.nvrtc.getVersion())),
+        }
+        for device in self._devices:
+            properties = runtime.getDeviceProperties(device.index)
+            name = properties["name"].decode()
+            found[str(device)] = f"{name}, compute capability {properties['major']}.{properties['minor']}"
+        return found
+
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Device) -> Array:
         with self.xp.cuda.Device(device.index):
             return self.xp.empty(shape, dtype)
@@ -86,10 +104,6 @@ class CupyBackend(Backend):
 
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         return self.xp.matmul(a, b, out=out)
-
-    def sum_rows(self, a: Array, out: Array | None = None) -> Array:
-        wide = self.xp.float32 if a.dtype.itemsize == 2 else a.dtype
-        return self.xp.sum(a, axis=0, dtype=wide, out=out) if out is not None else a.sum(0, dtype=wide).astype(a.dtype)
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         self._cupyx.scatter_add(target, index, values)

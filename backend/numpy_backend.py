@@ -10,10 +10,11 @@ import numpy as np
 from .base import Array, Backend, MemoryFigures
 from .buffers import SMALLEST, BufferPool
 from .device import Device
-from .threads import get_num_threads, parallel
+from .threads import parallel
 
 _DEVICE = Device("cpu")
-_LARGE_PRODUCT = 1 << 20  # multiply-adds; below, a product is done before a second thread has woken up
+_BLAS_SPLITS = 1 << 18  # multiply-adds; OpenBLAS wakes its own threads from here on, unless it is told not to
+_WORTH_A_THREAD = 1 << 22  # multiply-adds, about 40 us of work: three times what handing over a part costs
 
 
 class NumpyBackend(Backend):
@@ -42,6 +43,11 @@ class NumpyBackend(Backend):
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
         return MemoryFigures(used, reserved, total)
 
+    def versions(self) -> dict[str, str]:
+        built = np.show_config(mode="dicts") or {}
+        blas = built.get("Build Dependencies", {}).get("blas", {})
+        return {"NumPy": np.__version__, "BLAS": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
+
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Device = _DEVICE) -> Array:
         return self.pool.empty(shape, dtype)
 
@@ -54,27 +60,30 @@ class NumpyBackend(Backend):
     def to_numpy(self, array: Array) -> Any:
         return array
 
+    def address(self, array: Array) -> int:
+        pointer: int = array.__array_interface__["data"][0]
+        return pointer
+
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         (rows, inner), columns = a.shape, b.shape[1]
-        if rows * inner * columns < _LARGE_PRODUCT or get_num_threads() == 1:
-            return np.dot(a, b, out) if out is not None else np.dot(a, b)
+        work = rows * inner * columns
+        if work < _BLAS_SPLITS:
+            return np.dot(a, b, out)
         if out is None:
             out = self.pool.empty((rows, columns), np.result_type(a, b))
         # The longer side is split, so that each part stays a well-shaped product.
-        if rows >= columns:
-            parallel(lambda start, stop: np.matmul(a[start:stop], b, out=out[start:stop]), rows, 16)
+        long = max(rows, columns)
+        grain = -(-long * _WORTH_A_THREAD // work)
+        if rows == long:
+            parallel(lambda start, stop: np.matmul(a[start:stop], b, out=out[start:stop]), rows, grain)
         else:
-            parallel(lambda start, stop: np.matmul(a, b[:, start:stop], out=out[:, start:stop]), columns, 16)
+            parallel(lambda start, stop: np.matmul(a, b[:, start:stop], out=out[:, start:stop]), columns, grain)
         return out
 
     def sum_rows(self, a: Array, out: Array | None = None) -> Array:
-        rows = a.shape[0]
         if a.dtype.itemsize == 2:
-            total = np.add.reduce(a, 0, dtype=np.float32).astype(a.dtype)
-            if out is None:
-                return total
-            out[...] = total
-            return out
+            return super().sum_rows(a, out)
+        rows = a.shape[0]
         ones = self._ones.get(a.dtype)
         if ones is None or ones.size < rows:
             ones = self._ones[a.dtype] = np.ones(rows, a.dtype)

@@ -61,6 +61,11 @@ def backend_of(array: Array) -> Backend:
     return backend if backend is not None else _unknown_type(array)
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of a registered backend."""
+    return type(value) in _by_type
+
+
 def _unknown_type(array: Array) -> Backend:
     kind = type(array)
     if kind.__module__.partition(".")[0] == "cupy" and "cuda" not in _by_name:

@@ -14,21 +14,22 @@ from .registry import backend_named
 
 
 class StepScalars:
-    """Named float32 numbers on a device: ``scalars = StepScalars(device, "lr", "scale"); scalars["lr"]``.
+    """Named numbers on a device: ``scalars = StepScalars(device, "lr", "scale"); scalars["lr"]``.
 
     Args:
         device: where the numbers are read.
         names: their names, in order.
+        dtype: of the numbers; that of the arrays they meet, since a 0-d array takes part in NumPy's promotion.
     """
 
-    __slots__ = ("_views", "values")
+    __slots__ = ("_backend", "_host", "_views", "values")
 
-    def __init__(self, device: Device, *names: str) -> None:
+    def __init__(self, device: Device, *names: str, dtype: Any = "float32") -> None:
         if len(set(names)) != len(names):
             raise ValueError(f"StepScalars: names must differ from each other, got {', '.join(names)}")
-        backend = backend_named(device.kind)
-        self.values: Array = backend.empty((len(names),), "float32", device)
-        self.values[...] = 0
+        self._backend = backend_named(device.kind)
+        self._host = backend_named("cpu").xp.zeros(len(names), dtype)
+        self.values: Array = self._backend.from_numpy(self._host, device) if device.kind != "cpu" else self._host
         self._views = {name: self.values[i : i + 1].reshape(()) for i, name in enumerate(names)}
 
     def __getitem__(self, name: str) -> Any:
@@ -36,7 +37,7 @@ class StepScalars:
         return self._views[name]
 
     def write(self, *values: float) -> None:
-        """Set all numbers, in the order of their names; the host does not wait for the device.
+        """Set all numbers at once, in the order of their names: one small copy, no wait for the device.
 
         Raises:
             ValueError: not one value for each name.
@@ -44,5 +45,7 @@ class StepScalars:
         if len(values) != len(self._views):
             names = ", ".join(self._views)
             raise ValueError(f"StepScalars: write needs {len(self._views)} values ({names}), got {values}")
-        for view, value in zip(self._views.values(), values, strict=True):
-            view.fill(value)  # a copy from host memory would first wait for all that the device has been given to do
+        self._host[:] = values
+        if self.values is not self._host:
+            # not from_numpy, which waits; a copy, because the transfer may still read it when the next step writes
+            self.values[:] = self._backend.asarray(self._host.copy(), self.values)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, Backend, get_kernel
+from ..backend import Array, Backend, backend_of, get_kernel
 
 LARGEST_GRID = 2**31 - 1  # blocks in x; y and z end at 65535, so long directions belong into x
 WIDEST_ACCESS = 16  # bytes that one thread loads or stores at once
@@ -64,8 +64,7 @@ def c_type(dtype: np.dtype[Any]) -> str | None:
 
 def address(array: Array) -> int:
     """Where the device array's first element lies, in bytes."""
-    pointer: int = array.data.ptr
-    return pointer
+    return backend_of(array).address(array)
 
 
 def same_alignment(*arrays: Array) -> bool:

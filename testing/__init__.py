@@ -1,2 +1,15 @@
+"""For tests: CUDA kernels executed on the CPU with every check on, a simulated device, and comparisons that NaN fails.
+
+Needs GCC's C++ compiler; never imported by the library itself.
+"""
+
 if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import testing'")
+
+from .array import SimulatorArray
+from .backend import SimulatorBackend, simulator
+from .compare import assert_close
+from .errors import KernelError
+from .module import RawModule, run_kernel
+
+__all__ = ["KernelError", "RawModule", "SimulatorArray", "SimulatorBackend", "assert_close", "run_kernel", "simulator"]

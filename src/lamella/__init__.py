@@ -1,6 +1,6 @@
 """lamella: neural networks on NumPy and CuPy; one layer code, two devices, CUDA kernels you can read."""
 
-from . import autograd, backend, kernels, layers, models
+from . import autograd, backend, kernels, layers, models, training
 from .autograd import *  # noqa: F403 - the array functions: lamella.exp, lamella.concat, lamella.where
 from .backend import (
     Device,
@@ -13,6 +13,7 @@ from .backend import (
     precision,
     set_num_threads,
 )
+from .training import load, save
 
 __version__ = "0.1.0"
 
@@ -29,8 +30,11 @@ __all__ = [
     "get_num_threads",
     "kernels",
     "layers",
+    "load",
     "models",
     "precision",
+    "save",
     "set_num_threads",
+    "training",
 ]
 __all__ += autograd.__all__

@@ -1,0 +1,148 @@
+"""The device ``"simulator"``: NumPy's memory, CuPy's manners, CUDA kernels executed on the CPU with every check on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from ..backend import (
+    Array,
+    Backend,
+    Device,
+    MemoryFigures,
+    backend_for,
+    backend_names,
+    forget_kernels,
+    register_backend,
+    unregister_backend,
+)
+from .array import SimulatorArray, activity, call
+from .module import RawModule
+from .xp import cupy_like, fill_with_garbage
+
+_DEVICE = Device("simulator")
+
+
+class SimulatorBackend(Backend):
+    """The backend behind ``lamella.device("simulator")``.
+
+    Attributes:
+        launches: how often each kernel was launched since :meth:`reset`.
+        synchronizations: how often the host waited for a value of the device.
+    """
+
+    name = "simulator"
+    xp = cupy_like
+    array_types = (SimulatorArray,)
+    runs_cuda = True
+
+    def __init__(self) -> None:
+        self._before: Backend | None = None
+
+    # -- registration and counting -------------------------------------------------------------------------------
+    @property
+    def launches(self) -> Counter[str]:
+        return activity.launches
+
+    @property
+    def synchronizations(self) -> int:
+        return activity.synchronizations
+
+    def reset(self) -> None:
+        """Start counting anew."""
+        activity.reset()
+
+    def register(self) -> SimulatorBackend:
+        """Serve the device ``"simulator"`` from now on."""
+        self._before = backend_for(self.name) if self.name in backend_names() else None
+        register_backend(self)
+        self.reset()
+        return self
+
+    def close(self) -> None:
+        """Give up the device and the kernels compiled for it; a simulator that was there before comes back."""
+        unregister_backend(self.name)
+        forget_kernels(self.name)
+        if self._before is not None:
+            register_backend(self._before)
+
+    def __enter__(self) -> SimulatorBackend:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- what every backend offers -------------------------------------------------------------------------------
+    def devices(self) -> tuple[Device, ...]:
+        return (_DEVICE,)
+
+    def device_of(self, array: Array) -> Device:
+        return _DEVICE
+
+    def synchronize(self, device: Device) -> None:
+        """Everything is done when its call returns; an explicit wait is not counted."""
+
+    def memory(self, device: Device) -> MemoryFigures:
+        """Nothing is counted: the arrays lie in NumPy's memory."""
+        return MemoryFigures(0, 0, 0)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any, device: Device = _DEVICE) -> SimulatorArray:
+        """Uninitialised memory, filled with NaN so that a read before the first write shows."""
+        array = SimulatorArray(np.empty(shape, dtype))
+        fill_with_garbage(array)
+        return array
+
+    def asarray(self, value: Any, like: Array | None = None) -> SimulatorArray:
+        result: SimulatorArray = self.xp.asarray(value)
+        return result
+
+    def from_numpy(self, array: Any, device: Device = _DEVICE) -> SimulatorArray:
+        return SimulatorArray(np.array(array))
+
+    def to_numpy(self, array: SimulatorArray) -> np.ndarray:
+        return array.get()
+
+    def owner(self, array: SimulatorArray) -> Any:
+        owner = array._values  # `base` of a simulated array is made anew each time, the host memory below it is not
+        while owner.base is not None:
+            owner = owner.base
+        return owner
+
+    def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """``a @ b``, accumulated in float32 where the operands have 16 bits."""
+        for name, operand in (("a", a), ("b", b)):
+            if operand.ndim != 2:
+                raise ValueError(f"gemm: {name} must have 2 axes, got shape {operand.shape}")
+        result = SimulatorArray(_product(a._values, b._values))
+        if out is None:
+            return result
+        out[...] = result
+        return out
+
+    def scatter_add(self, target: Array, index: Any, values: Array) -> None:
+        call("scatter_add", np.add.at, (target, index, values), {})
+
+    def compile(self, code: str, options: tuple[str, ...], device: Device = _DEVICE) -> RawModule:
+        return RawModule(code, options=options, device_arrays_only=True, on_launch=self._count)
+
+    def _count(self, name: str) -> None:
+        activity.launches[name] += 1
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    dtype = np.result_type(a, b)
+    if dtype.itemsize == 2:
+        return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(dtype)
+    return np.matmul(a, b)
+
+
+def simulator() -> SimulatorBackend:
+    """Register the device ``"simulator"``: ``with simulator() as sim: …`` gives it up again at the end.
+
+    Inside, ``lamella.device("simulator")`` exists; its arrays and its array module behave as CuPy's, and CUDA kernels
+    run on the CPU. ``sim.launches["softmax_forward"]`` and ``sim.synchronizations`` count, ``sim.reset()`` starts anew.
+    Without ``with``, the device stays until ``sim.close()``.
+    """
+    return SimulatorBackend().register()

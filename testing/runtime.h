@@ -1,0 +1,54 @@
+// What a kernel built for the CPU asks of the runtime: who am I, meet the others, touch memory, give up.
+// cuda_language.h is written against these functions; runtime.cpp implements them.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+struct uint3 {
+  unsigned x, y, z;
+};
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+enum simulator_vote { kVoteAnd, kVoteOr, kVoteCount };
+
+extern "C" {
+// Constant while one thread runs, so the compiler may ask once. (By value: reading them is no access to memory.)
+uint3 simulator_thread_index() __attribute__((const));
+uint3 simulator_block_index() __attribute__((const));
+dim3 simulator_block_size() __attribute__((const));
+dim3 simulator_grid_size() __attribute__((const));
+unsigned simulator_lane() __attribute__((const));
+unsigned simulator_existing_lanes() __attribute__((const));  // of this warp, as a mask
+unsigned char* simulator_dynamic_shared() __attribute__((const));
+
+// All threads of the block wait here. `line` tells one barrier of the source from another.
+void simulator_barrier(int line);
+int simulator_barrier_vote(int line, simulator_vote vote, int predicate);
+
+// Warp operations: the lanes that `mask` names wait for each other, then go on with what the others brought.
+void simulator_sync_warp(unsigned mask);
+uint64_t simulator_shuffle(unsigned mask, uint64_t bits, unsigned source_lane);
+unsigned simulator_ballot(unsigned mask, int predicate);
+unsigned simulator_match(unsigned mask, uint64_t bits);
+
+// An access that the language header makes for the kernel (the compiler reports the kernel's own).
+void simulator_read(const void* address, size_t bytes);
+void simulator_write(const void* address, size_t bytes);
+void simulator_atomic(const void* address, size_t bytes);
+
+// cp.async: the destination is garbage from the issue on, and the data come as late as is allowed.
+void simulator_copy_async(void* destination, const void* source, unsigned bytes, unsigned total);
+void simulator_copy_commit();
+void simulator_copy_wait(unsigned groups_left);
+
+[[noreturn]] void simulator_fail(const char* kind, const char* format, ...) __attribute__((format(printf, 2, 3)));
+
+// IEEE binary16 and bfloat16, rounded to nearest even; in software, so that every CPU agrees.
+uint16_t simulator_float_to_half(float value) __attribute__((const));
+float simulator_half_to_float(uint16_t bits) __attribute__((const));
+uint16_t simulator_float_to_bfloat16(float value) __attribute__((const));
+float simulator_bfloat16_to_float(uint16_t bits) __attribute__((const));
+}

@@ -1,0 +1,196 @@
+"""Every variant of the softmax kernels executed on the CPU, and the proof that these tests see a broken kernel."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from lamella import kernels
+from lamella.backend import read_source
+from lamella.testing import KernelError, run_kernel
+
+from .kernel_heads import KERNELS, Variant, variants
+from .test_softmax import backward64, softmax64, unit
+
+SOURCE = KERNELS / "softmax.cu"
+_DTYPES = {"float": np.float32, "half": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+
+def run_variant(text: str, defines: tuple[str, ...], seeds=(0,)) -> None:
+    """Run a variant's two kernels on awkward shapes and judge the numbers; the simulator judges by a KernelError."""
+    macros = dict(define.partition("=")[::2] for define in defines)
+    dtype = _DTYPES[macros["DTYPE"]]
+    if "STRIDED" in macros:
+        vector, width, depth, packs = (int(macros[name]) for name in ("VECTOR", "WIDTH", "DEPTH", "PACKS"))
+        for cols in (1, depth * packs, depth * packs + 1, 2 * depth * packs + 3):
+            outer, inner = 2, (width // 2 + 1) * vector  # a block and two columns more
+            scalars = (np.int64(outer), np.int32(cols), np.int64(inner))
+            launch = ((-(-outer * inner // vector // width),), (width * depth,), scalars)
+            _judge(text, "strided", defines, launch, (outer, cols, inner), dtype, 0, seeds)
+    else:
+        vector, threads, packs = (int(macros[name]) for name in ("VECTOR", "THREADS", "PACKS"))
+        block = max(threads, 128)
+        per_block, capacity = block // threads, threads * packs * vector
+        streamed = "STREAMED" in macros
+        for cols in (1, 2 * capacity + 3 if streamed else capacity, capacity - 1, capacity // 2 + 1):
+            rows = per_block + 7
+            launch = ((-(-rows // per_block),), (block,), (np.int64(rows), np.int32(cols)))
+            for offset in (0, 1):  # elements past a 16-byte boundary
+                if cols:
+                    _judge(
+                        text,
+                        "streamed" if streamed else "registers",
+                        defines,
+                        launch,
+                        (rows, cols),
+                        dtype,
+                        offset,
+                        seeds,
+                    )
+
+
+def _judge(text, kind, defines, launch, shape, dtype, offset, seeds):
+    grid, block, scalars = launch
+    rng = np.random.default_rng(shape)
+    x = _place(rng.standard_normal(shape) * 3, dtype, offset)
+    if x.size >= 7 * shape[1]:  # slices along axis 1 that are hard: far from 0, masked, partly masked, not finite
+        slices = np.moveaxis(x, 1, -1).reshape(-1, shape[1]) if x.ndim == 2 else x[0].T
+        slices[0] += dtype(-1000)
+        slices[0, -1] = -900
+        slices[1] = -np.inf
+        slices[2, 1:] = -np.inf
+        slices[3, 0] = np.nan
+        slices[-1] -= dtype(20)
+        slices[-2, -1] = np.inf
+    y = _place(np.full(shape, np.nan), dtype, offset)
+    _launch(text, f"softmax_forward_{kind}", grid, block, (x, y, *scalars), defines, seeds)
+    _agree(y, softmax64(x, 1), kernels.softmax_definition(np.array(x), 1), unit(dtype))
+
+    y = _place(softmax64(rng.standard_normal(shape) * 2, 1), dtype, offset)
+    dy, dx = _place(rng.standard_normal(shape) + 1, dtype, offset), _place(np.full(shape, np.nan), dtype, offset)
+    _launch(text, f"softmax_backward_{kind}", grid, block, (dy, y, dx, *scalars), defines, seeds)
+    expected, size = backward64(dy, y, 1)
+    _agree(dx, expected, kernels.softmax_backward_definition(np.array(dy), np.array(y), 1), unit(dtype) * size)
+
+
+def _launch(text, name, grid, block, arguments, defines, seeds):
+    run_kernel(text, name, grid, block, arguments, defines=defines, seeds=seeds, step_limit=20_000_000)
+
+
+def _place(values, dtype, offset):
+    """A contiguous array whose first element lies ``offset`` elements past a 16-byte boundary."""
+    itemsize = np.dtype(dtype).itemsize
+    memory = np.empty((values.size + offset) * itemsize + 15, np.uint8)
+    start = -memory.ctypes.data % 16 + offset * itemsize
+    array = np.ndarray(values.shape, dtype, buffer=memory, offset=start)
+    array[...] = values.astype(dtype)
+    return array
+
+
+def _agree(result, expected, plain, floor):
+    result, plain = result.astype(np.float64), plain.astype(np.float64)
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(expected))
+    finite = np.isfinite(expected)
+    error = abs(result - expected)[finite].max(initial=0)
+    assert error <= 2 * abs(plain - expected)[finite].max(initial=0) + floor
+
+
+_QUICK = (
+    "REGISTERS DTYPE=bfloat16 VECTOR=8 THREADS=16 PACKS=2",
+    "STRIDED DTYPE=half VECTOR=8 WIDTH=32 DEPTH=8 PACKS=4",
+)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(variant, id=str(variant), marks=() if " ".join(variant.defines) in _QUICK else pytest.mark.slow)
+        for variant in variants(SOURCE)
+    ],
+)
+def test_a_variant_is_right_at_its_edges(variant: Variant):
+    run_variant(read_source(SOURCE), variant.defines, seeds=(0, 1))
+
+
+# -- mutants ---------------------------------------------------------------------------------------------------------
+# Each barrier removed, each comparison moved by one or turned, each maximum turned, each neutral element made ordinary:
+# the checks above have to fail for every one of them.
+
+_MUTATIONS = (
+    (r"__syncthreads\(\);", ""),
+    (r" < ", " <= "),
+    (r" > ", " >= "),
+    (r" >= ", " > "),
+    (r" == ", " != "),
+    (r" < ", " > "),
+    (r"\bfmaxf\b", "fminf"),
+    (r"-INFINITY", "0.f"),
+    (r"(?<!float )\bkLowest\b", "0.f"),
+    (r" % VECTOR\b", ""),
+    (r"\+= DEPTH\b", "+= 1"),
+)
+_SMALL = (  # enough to reach every line; blocks smaller than any that is launched, for speed
+    "REGISTERS DTYPE=float VECTOR=4 THREADS=8 PACKS=2",
+    "REGISTERS DTYPE=float VECTOR=1 THREADS=1 PACKS=2",
+    "REGISTERS DTYPE=half VECTOR=8 THREADS=128 PACKS=2",
+    "STREAMED DTYPE=float VECTOR=4 THREADS=128 PACKS=2",
+    "STRIDED DTYPE=float VECTOR=1 WIDTH=8 DEPTH=4 PACKS=2",
+    "STRIDED DTYPE=float VECTOR=4 WIDTH=8 DEPTH=1 PACKS=2",
+)
+_EQUIVALENT = {  # mutated line -> why it computes the same
+    "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
+    "head = wanted <= length ? wanted : length;": "both are the same number there",
+    "for (int first = row.lane; first <= row.packs; first += kStep) {": "one more step, in which no lane has a pack",
+    "for (int first = tile.depth; first <= tile.length; first += DEPTH * PACKS) {": "one more step, all of it beyond",
+    "__device__ inline float exponential(float x) { return sizeof(T) != 4 ? expf(x) : __expf(x); }": "one function",
+    "if (DEPTH >= 1) {": "one part put together is that part",
+}
+
+
+def sections(lines):
+    """For each line the variants whose macro lets the compiler see it."""
+    everything = {"REGISTERS", "STREAMED", "STRIDED"}
+    inside = [everything]
+    for line in lines:
+        if line.startswith("#if"):
+            inside.append(everything & set(re.findall(r"\w+", line)))
+        elif line.startswith("#endif"):
+            inside.pop()
+        yield inside[-1]
+
+
+def mutants():
+    lines = SOURCE.read_text(encoding="utf-8").splitlines()
+    for number, (line, section) in enumerate(zip(lines, sections(lines), strict=True)):
+        if line.startswith(("//", "#if", "#end", "constexpr int kWarps", "constexpr int kLanes")):
+            continue
+        code = line.partition("//")[0]
+        for pattern, replacement in _MUTATIONS:
+            for match in re.finditer(pattern, code):
+                changed = code[: match.start()] + replacement + code[match.end() :]
+                name = f"{number + 1}:{match.start()}:{replacement.strip() or 'removed'}"
+                yield pytest.param(number, changed, section, id=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "changed", "section"), list(mutants()))
+def test_a_broken_kernel_is_noticed(number: int, changed: str, section: set[str], tmp_path):
+    lines = SOURCE.read_text(encoding="utf-8").splitlines()
+    lines[number] = changed
+    broken = tmp_path / "softmax.cu"
+    broken.write_text("\n".join(lines), encoding="utf-8")
+    shutil.copy(KERNELS / "cuda_compat.cuh", tmp_path)
+    noticed = any(not _passes(broken, defines.split()) for defines in _SMALL if defines.split()[0] in section)
+    assert noticed != (changed.strip() in _EQUIVALENT), changed.strip()
+
+
+def _passes(broken, defines):
+    try:
+        run_variant(read_source(broken), tuple(defines), seeds=(0, 1, 2))
+    except (KernelError, AssertionError):
+        return False
+    return True

@@ -1,0 +1,157 @@
+"""Arrays by name in one safetensors file: written whole or not at all, and never read wrongly.
+
+A file is written beside its place, forced to the disk and then moved there, so that whatever happens the path holds
+the old file or the new one. A digest over names, dtypes, shapes, values and metadata stands in the file's metadata; it
+is compared when the file is read. Files of other programs have none and are read without that check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..autograd import Tensor
+from ..backend import Array, backend_for, backend_of
+
+_DIGEST = "lamella.sha256"
+_DTYPES = {
+    "BOOL": "bool",
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    "BF16": "bfloat16",
+}  # as the file spells them, as NumPy does
+
+
+def save(path: str | os.PathLike[str], state: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write arrays by name: ``save("model.safetensors", model.state_dict())``.
+
+    On any error the path keeps what it held, and nothing else is left in the folder. (A process that is killed while
+    writing may leave a file whose name starts with a dot and ends in ``.part``.)
+
+    Args:
+        path: the file; an existing one is replaced in one move. The folder must exist.
+        state: arrays or tensors by name, on any device.
+        metadata: words about them, text by text.
+    Raises:
+        TypeError: a name or a value is not of these kinds, or a dtype has no place in the format.
+        OSError: the file cannot be written.
+    """
+    arrays = {name: _checked(name, value) for name, value in state.items()}
+    words = dict(metadata or {})
+    for name, text in words.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError(f"save: metadata must map text to text, got {name!r}: {text!r}")
+        if name == _DIGEST:
+            raise ValueError(f"save: metadata must not use the name {_DIGEST}, which save writes itself")
+    words[_DIGEST] = _digest(arrays, words)
+
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    target = Path(os.path.realpath(path))  # behind a link the file is replaced, not the link
+    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    try:
+        with open(part, "xb") as new:
+            mode = stat.S_IMODE(os.fstat(new.fileno()).st_mode)  # of any new file; save_file gives the owner alone his
+        try:
+            save_file(arrays, part, words)
+        except SafetensorError as error:
+            raise OSError(f"save: {os.fspath(path)} could not be written: {error}") from error
+        os.chmod(part, mode)
+        _to_disk(part, os.O_RDWR)
+        os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        raise
+    if os.name == "posix":
+        _to_disk(target.parent, os.O_RDONLY)
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Read arrays by name, from :func:`save` or any safetensors file: ``model.load_state_dict(load(path))``.
+
+    Returns:
+        NumPy arrays on the CPU, each of its own memory.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is cut short, damaged or no safetensors file, or holds a dtype that NumPy has not.
+    """
+    return _read(path)[0]
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The words that :func:`save` was given; the file is checked as :func:`load` checks it."""
+    return _read(path)[1]
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+    import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
+    from safetensors import SafetensorError, deserialize
+
+    content = Path(path).read_bytes()
+    try:
+        found = deserialize(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"load: {os.fspath(path)} is not a whole safetensors file: {error}") from error
+    xp = backend_for("cpu").xp
+    arrays = {}
+    for name, entry in found:
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"load: {os.fspath(path)}: {name} has dtype {entry['dtype']}, which NumPy does not have")
+        dtype = xp.dtype(_DTYPES[entry["dtype"]]).newbyteorder("<")
+        array = xp.frombuffer(bytearray(entry["data"]), dtype).reshape(entry["shape"])
+        arrays[name] = array.astype(dtype.newbyteorder("="), copy=False)
+    words = dict(header.get("__metadata__") or {})
+    expected = words.pop(_DIGEST, None)
+    if expected is not None and expected != _digest(arrays, words):
+        raise ValueError(
+            f"load: {os.fspath(path)} is damaged: its content does not have the digest that was saved with it"
+        )
+    return arrays, words
+
+
+def _checked(name: Any, value: Any) -> Array:
+    """The value as a contiguous little-endian host array."""
+    if not isinstance(name, str) or name == "__metadata__":
+        raise TypeError(f"save: names must be text, and not __metadata__, got {name!r}")
+    array = value.data if isinstance(value, Tensor) else value
+    try:
+        backend = backend_of(array)
+    except TypeError:
+        raise TypeError(
+            f"save: {name} must be an array or a tensor, got {type(value).__name__}; "
+            "numbers go in as arrays, text as metadata"
+        ) from None
+    if array.dtype.name not in _DTYPES.values():
+        raise TypeError(f"save: {name} must have one of the dtypes {', '.join(_DTYPES.values())}, got {array.dtype}")
+    host = backend.to_numpy(array)
+    xp = backend_for("cpu").xp
+    return xp.ascontiguousarray(host, host.dtype.newbyteorder("<")).reshape(array.shape)
+
+
+def _digest(arrays: Mapping[str, Array], words: Mapping[str, str]) -> str:
+    """SHA-256 over everything that a reader gets, in the order of the names."""
+    digest = hashlib.sha256(json.dumps(sorted(words.items())).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(json.dumps([name, array.dtype.name, array.shape]).encode())
+        digest.update(array.reshape(-1).view("uint8").data)
+    return digest.hexdigest()
+
+
+def _to_disk(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

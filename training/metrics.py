@@ -1,0 +1,96 @@
+"""What a classifier gets right: accuracy, and the confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..autograd import Tensor, is_floating
+from ..backend import Array, backend_for, backend_of
+
+
+def accuracy(predicted: Any, labels: Any) -> float:
+    """The share of examples whose class was predicted, in [0, 1].
+
+    Args:
+        predicted: scores of shape ``(N, K)``, floating, the greatest one counting (the first of equals); or the
+            predicted classes, integers, of the labels' shape.
+        labels: the true classes, integers, shape ``(N,)``; on any device.
+    Raises:
+        ValueError: shapes do not fit, or there are no examples. TypeError: labels are not integers.
+    """
+    classes, true = _classes("accuracy", predicted, labels)
+    if true.size == 0:
+        raise ValueError("accuracy: there must be at least one example, got none")
+    return float((classes == true).mean())
+
+
+def confusion_matrix(predicted: Any, labels: Any, num_classes: int | None = None) -> Array:
+    """How often each true class (row) was taken for each class (column).
+
+    Args:
+        predicted, labels: as for :func:`accuracy`.
+        num_classes: K; by default the number of scores, or one more than the greatest class that occurs.
+    Returns:
+        int64 array on the host, shape ``(K, K)``; its sum is the number of examples.
+    Raises:
+        ValueError: a class is negative or not below ``num_classes``.
+    """
+    classes, true = _classes("confusion_matrix", predicted, labels)
+    xp = backend_for("cpu").xp
+    classes, true = (backend_of(a).to_numpy(a).reshape(-1).astype("int64") for a in (classes, true))
+    greatest = max(int(classes.max(initial=-1)), int(true.max(initial=-1)))
+    if num_classes is None:
+        num_classes = predicted.shape[1] if is_floating(predicted.dtype) else greatest + 1
+    least = min(int(classes.min(initial=0)), int(true.min(initial=0)))
+    if least < 0 or greatest >= num_classes:
+        raise ValueError(
+            f"confusion_matrix: classes must be in 0 … {num_classes - 1}, got {least if least < 0 else greatest}"
+        )
+    pairs = xp.bincount(true * num_classes + classes, minlength=num_classes * num_classes)
+    return pairs.reshape(num_classes, num_classes)
+
+
+def format_confusion_matrix(matrix: Array, names: Sequence[str] | None = None) -> str:
+    """The matrix as text: a row for each true class, a column for each predicted one, · for 0.
+
+    Args:
+        matrix: from :func:`confusion_matrix`.
+        names: of the classes; by default their numbers.
+    """
+    names = [str(i) for i in range(len(matrix))] if names is None else list(names)
+    if len(names) != len(matrix):
+        raise ValueError(f"format_confusion_matrix: names must be {len(matrix)}, one for each class, got {len(names)}")
+    cells = [["·" if n == 0 else str(n) for n in row] for row in matrix.tolist()]
+    width = max(len(text) for text in [*names, *(cell for row in cells for cell in row)])
+    left = max(len("true"), *(len(name) for name in names))
+    lines = [f"{'':>{left}}   predicted", f"{'true':>{left}}   " + " ".join(f"{name:>{width}}" for name in names)]
+    lines += [
+        f"{name:>{left}}   " + " ".join(f"{cell:>{width}}" for cell in row)
+        for name, row in zip(names, cells, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def _classes(caller: str, predicted: Any, labels: Any) -> tuple[Array, Array]:
+    """Predicted and true classes as plain arrays of one shape on one device."""
+    guess = predicted.data if isinstance(predicted, Tensor) else predicted
+    true = labels.data if isinstance(labels, Tensor) else labels
+    backend, other = backend_of(guess), backend_of(true)
+    if true.dtype.kind not in "iu":
+        raise TypeError(f"{caller}: labels must be integers, got {true.dtype}")
+    if is_floating(guess.dtype):
+        if guess.ndim != 2 or guess.shape[:1] != true.shape:
+            raise ValueError(
+                f"{caller}: scores must have shape (N, K) and labels (N,), got {guess.shape} and {true.shape}"
+            )
+        guess = backend.xp.argmax(guess, axis=1)
+    elif guess.dtype.kind not in "iu":
+        raise TypeError(f"{caller}: predicted must be floating scores or integer classes, got {guess.dtype}")
+    elif guess.shape != true.shape:
+        raise ValueError(
+            f"{caller}: predicted and labels must have one shape, got {guess.shape} and {true.shape}"
+        )
+    if backend.device_of(guess) != other.device_of(true):  # the result is read on the host anyway
+        guess, true = backend.to_numpy(guess), other.to_numpy(true)
+    return guess, true
