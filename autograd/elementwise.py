@@ -226,11 +226,17 @@ asin, acos, atan, asinh, acosh, atanh = arcsin, arccos, arctan, arcsinh, arccosh
 # -- comparison: tensors of bool, off the tape ------------------------------------------------------------------------
 
 
+def _operand(x: Any) -> Any:
+    """A tensor's array; a 0-d host array, which NumPy makes of its scalars before it compares, as a number."""
+    if isinstance(x, Tensor):
+        return x.data
+    return x.item() if getattr(x, "shape", None) == () else x
+
+
 def _comparison(name: str, compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Tensor]:
     def function(x: Any, y: Any) -> Tensor:
         require_one_device((x, y))
-        a = x.data if isinstance(x, Tensor) else x
-        b = y.data if isinstance(y, Tensor) else y
+        a, b = _operand(x), _operand(y)
         result = compare(a, b)
         return wrap(backend_of(a if hasattr(a, "strides") else b).asarray(result), None)
 

@@ -131,13 +131,11 @@ def prod(x: Array, axis: int | None = None, keepdims: bool = False) -> Any:
 
 @op
 def cumsum(x: Array, axis: int | None = None) -> Any:
-    """The running sum along ``axis``; a 1-D array may leave it out."""
-    if axis is None and x.ndim != 1:
-        raise ValueError(f"cumsum: axis must be given for an array of {x.ndim} dimensions")
-    xp = backend_of(x).xp
+    """The running sum along ``axis``; without an axis of all values as one row."""
+    xp, shape = backend_of(x).xp, x.shape
     along = -1 if axis is None else axis
-    y = xp.cumsum(x, axis=along)
-    return y, lambda dy: (xp.flip(xp.cumsum(xp.flip(dy, axis=along), axis=along), axis=along),)
+    y = xp.cumsum(x.reshape(-1) if axis is None else x, axis=along)
+    return y, lambda dy: (xp.flip(xp.cumsum(xp.flip(dy, axis=along), axis=along), axis=along).reshape(shape),)
 
 
 cumulative_sum = cumsum

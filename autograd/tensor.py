@@ -150,6 +150,9 @@ class Tensor:
         for i in range(len(self)):
             yield self[i]
 
+    def __contains__(self, value: Any) -> bool:
+        return bool((self.data == value).any())
+
     def __repr__(self) -> str:
         values = str(backend_of(self.data).to_numpy(self.data)).replace("\n", "\n       ")
         device = self.device

@@ -89,8 +89,8 @@ class Backend:
 
     def owner(self, array: Array) -> Any:
         """The object that lives as long as the array's memory: the same for all views of it. Can be held weakly."""
-        while hasattr(base := getattr(array, "base", None), "dtype"):  # the last may be bytes, which no weakref takes
-            array = base
+        while hasattr(array.base, "dtype"):  # below the last array may lie a bytearray, which no weakref takes
+            array = array.base
         return array
 
     def address(self, array: Array) -> int:
