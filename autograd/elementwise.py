@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import Array, backend_of
-from .tape import broadcasting_op, op, require_one_device
+from .tape import binary_op, broadcasting_op, op, require_one_device
 from .tensor import Tensor, is_floating, wrap
 
 _PYTHON = (int, float, bool)
@@ -29,29 +29,10 @@ def _module(*values: Any) -> Any:
 # -- arithmetic ---------------------------------------------------------------------------------------------------
 
 
-@broadcasting_op
-def add(x: Array, y: Array) -> Any:
-    """``x + y``."""
-    return x + y, lambda dy: (dy, dy)
-
-
-@broadcasting_op
-def subtract(x: Array, y: Array) -> Any:
-    """``x - y``."""
-    return x - y, (lambda dy, out: dy, lambda dy, out: -dy)
-
-
-@broadcasting_op
-def multiply(x: Array, y: Array) -> Any:
-    """``x * y``."""
-    return x * y, (lambda dy, out: dy * y, lambda dy, out: dy * x)
-
-
-@broadcasting_op
-def divide(x: Array, y: Array) -> Any:
-    """``x / y``."""
-    z = x / y
-    return z, (lambda dy, out: dy / y, lambda dy, out: -dy * z / y)
+add = binary_op("add", "x + y", operator.add, lambda dz: dz, lambda dz: dz, saves=False)
+subtract = binary_op("subtract", "x - y", operator.sub, lambda dz: dz, lambda dz: -dz, saves=False)
+multiply = binary_op("multiply", "x * y", operator.mul, lambda dz, x, y: dz * y, lambda dz, x, y: dz * x)
+divide = binary_op("divide", "x / y", operator.truediv, lambda dz, x, y: dz / y, lambda dz, x, y: -dz * x / (y * y))
 
 
 @broadcasting_op
