@@ -20,9 +20,6 @@ class _Leaf:
     def __repr__(self) -> str:
         return "LEAF"
 
-    def __reduce__(self) -> str:
-        return "LEAF"  # copies are the one object itself
-
 
 LEAF = _Leaf()
 
