@@ -38,12 +38,3 @@ __all__ = [
     "training",
 ]
 __all__ += autograd.__all__
-
-
-def __getattr__(name: str) -> object:
-    """``lamella.testing`` is a tool for tests, imported when it is first named."""
-    if name == "testing":
-        from importlib import import_module
-
-        return import_module("lamella.testing")
-    raise AttributeError(f"module 'lamella' has no attribute {name!r}")
