@@ -4,9 +4,11 @@ if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import backend'")
 
 from .base import Array, Backend, DeviceUnavailableError, MemoryFigures, MixedDevicesError
+from .buffers import is_view
 from .device import Device
+from .dtypes import as_dtype
 from .numpy_backend import NumpyBackend
-from .philox import Generator, philox4x32, random_bits
+from .philox import Generator, philox4x32, random_bits, remember_draws, repeat_draws
 from .precision import current_precision, precision
 from .registry import (
     available_devices,
@@ -44,6 +46,7 @@ __all__ = [
     "MemoryFigures",
     "MixedDevicesError",
     "StepScalars",
+    "as_dtype",
     "available_devices",
     "backend_for",
     "backend_names",
@@ -56,6 +59,7 @@ __all__ = [
     "get_kernel",
     "get_num_threads",
     "is_array",
+    "is_view",
     "parallel",
     "philox4x32",
     "precision",
@@ -63,6 +67,8 @@ __all__ = [
     "read_source",
     "register_backend",
     "register_loader",
+    "remember_draws",
+    "repeat_draws",
     "set_num_threads",
     "unregister_backend",
     "why_unavailable",

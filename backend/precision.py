@@ -12,9 +12,9 @@ _state = threading.local()
 class precision:  # a context manager reads as a word
     """Choose the arithmetic of float32 products inside a ``with`` block, for this thread.
 
-    ``"float32"`` is the default: IEEE products, fast algorithms with a stated error bound allowed. ``"tf32"`` lets
-    tensor cores round the factors to 10 bits of mantissa. ``"strict"`` also avoids algorithms that trade accuracy for
-    speed (Winograd convolution).
+    ``"float32"`` is the default: IEEE products, fast algorithms with a stated error bound allowed. ``"tf32"`` permits
+    tensor cores to round the factors to 10 bits of mantissa. ``"strict"`` forbids algorithms that trade accuracy for
+    speed. So far every product is an IEEE product by the plain algorithm: nothing uses a permission yet.
     """
 
     def __init__(self, choice: str) -> None:
@@ -23,14 +23,15 @@ class precision:  # a context manager reads as a word
         self._choice = choice
 
     def __enter__(self) -> precision:
-        self._before = current_precision()
+        # a stack in the thread's own memory: one object may be entered twice, and by two threads
+        _state.before = (current_precision(), getattr(_state, "before", None))
         _state.choice = self._choice
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _state.choice = self._before
+        _state.choice, _state.before = _state.before
 
 
 def current_precision() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 from ..autograd import Tensor
@@ -67,7 +67,7 @@ class IterableFeed:
 
     def __init__(self, caller: str, data: Iterable[Any] | Callable[[int], Iterable[Any]]) -> None:
         self._caller, self._data = caller, data
-        self.steps: int | None = len(data) if hasattr(data, "__len__") else None
+        self.steps: int | None = len(data) if isinstance(data, Sized) else None
         self._kept: dict[int, Batch] = {}
         self._epoch, self.kept_bytes = 0, 0
 

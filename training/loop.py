@@ -174,7 +174,7 @@ def evaluate(
                 if device is not None:
                     inputs, targets = moved(inputs, device), moved(targets, device)
                 outputs = model(inputs)
-                judged = {"loss": loss, **metrics}
+                judged: dict[str, Callable[[Tensor, Tensor], Any]] = {"loss": loss, **metrics}
                 for name, judge in judged.items():
                     totals[name] = totals.get(name, 0.0) + float(judge(outputs, targets)) * len(inputs)
                 count += len(inputs)
