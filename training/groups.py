@@ -68,6 +68,17 @@ class ParameterGroup(MutableMapping[str, Any]):
         self._share = stored["share"]
 
 
+def keep_states(kind: Any, states: tuple[str, ...], settings: Settings) -> Settings:
+    """Checked settings; raises where the optimizer would need other state arrays than ``states``, those that it has."""
+    checked: Settings = kind._checked(settings)
+    if (needed := kind._states(checked)) != states:
+        raise ValueError(
+            f"{kind.__name__}: what is kept between steps ({', '.join(states) or 'nothing'}) was decided when it was "
+            f"made, and these hyper-parameters need {', '.join(needed) or 'nothing'}; make a new optimizer"
+        )
+    return checked
+
+
 def given_groups(
     kind: str, parameters: Iterable[Parameter] | Iterable[Mapping[str, Any]], names: Iterable[str]
 ) -> list[tuple[tuple[Parameter, ...], Settings]]:

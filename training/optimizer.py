@@ -10,7 +10,7 @@ from typing import Any
 from ..autograd import Parameter, note_write
 from ..backend import Array, backend_for, backend_of, parallel
 from .flat import CHUNK, FlatParameters, Run
-from .groups import ParameterGroup, Settings, given_groups
+from .groups import ParameterGroup, Settings, given_groups, keep_states
 
 _GRAIN = 1 << 18  # elements for which waking another thread pays
 
@@ -57,7 +57,7 @@ class Optimizer:
             if self._lr == 0.0 and settings["lr"] != 0.0:
                 raise ValueError(f"{kind.__name__}: lr must be above 0 where a group has its own, got lr=0")
             states = self._states(settings)
-            check = functools.partial(_keep_states, kind, states)
+            check = functools.partial(keep_states, kind, states)
             share = settings["lr"] / self._lr if self._lr else 1.0
             groups.append(ParameterGroup(members, settings, check, share))
             alike: dict[Any, list[int]] = {}
@@ -243,14 +243,3 @@ class Optimizer:
             limit = "finite" if below == math.inf else f"below {below:g}"
             raise ValueError(f"{cls.__name__}: {name} must not be negative and be {limit}, got {value!r}")
         return float(value)
-
-
-def _keep_states(kind: type[Optimizer], states: tuple[str, ...], settings: Settings) -> Settings:
-    """Checked settings; raises where they would need other state arrays than those that the optimizer has."""
-    checked = kind._checked(settings)
-    if (needed := kind._states(checked)) != states:
-        raise ValueError(
-            f"{kind.__name__}: what is kept between steps ({', '.join(states) or 'nothing'}) was decided when it was "
-            f"made, and these hyper-parameters need {', '.join(needed) or 'nothing'}; make a new optimizer"
-        )
-    return checked
