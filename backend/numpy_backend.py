@@ -10,10 +10,11 @@ import numpy as np
 from .base import Array, Backend, MemoryFigures
 from .buffers import SMALLEST, BufferPool
 from .device import Device
-from .threads import get_num_threads, parallel
+from .threads import parallel
 
 _DEVICE = Device("cpu")
-_LARGE_PRODUCT = 1 << 20  # multiply-adds; below, a product is done before a second thread has woken up
+_BLAS_SPLITS = 1 << 18  # multiply-adds; OpenBLAS wakes its own threads from here on, unless it is told not to
+_WORTH_A_THREAD = 1 << 22  # multiply-adds, about 40 us of work: three times what handing over a part costs
 
 
 class NumpyBackend(Backend):
@@ -65,15 +66,18 @@ class NumpyBackend(Backend):
 
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         (rows, inner), columns = a.shape, b.shape[1]
-        if rows * inner * columns < _LARGE_PRODUCT or get_num_threads() == 1:
-            return np.dot(a, b, out) if out is not None else np.dot(a, b)
+        work = rows * inner * columns
+        if work < _BLAS_SPLITS:
+            return np.dot(a, b, out)
         if out is None:
             out = self.pool.empty((rows, columns), np.result_type(a, b))
         # The longer side is split, so that each part stays a well-shaped product.
-        if rows >= columns:
-            parallel(lambda start, stop: np.matmul(a[start:stop], b, out=out[start:stop]), rows, 16)
+        long = max(rows, columns)
+        grain = -(-long * _WORTH_A_THREAD // work)
+        if rows == long:
+            parallel(lambda start, stop: np.matmul(a[start:stop], b, out=out[start:stop]), rows, grain)
         else:
-            parallel(lambda start, stop: np.matmul(a, b[:, start:stop], out=out[:, start:stop]), columns, 16)
+            parallel(lambda start, stop: np.matmul(a, b[:, start:stop], out=out[:, start:stop]), columns, grain)
         return out
 
     def sum_rows(self, a: Array, out: Array | None = None) -> Array:

@@ -106,6 +106,17 @@ class SimulatorArray:
         return DevicePointer(self._values.ctypes.data)
 
     @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Where the memory lies, as CuPy's arrays say it (the address is one of the host's)."""
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self._values.ctypes.data, False),
+            "strides": None if self._values.flags.c_contiguous else self.strides,
+            "version": 3,
+        }
+
+    @property
     def base(self) -> SimulatorArray | None:
         return None if self._values.base is None else SimulatorArray(self._values.base)
 

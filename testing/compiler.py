@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -211,6 +212,8 @@ def _cache_folder() -> Path:
 
 def find_compiler() -> str:
     """The C++ compiler's path: ``$CXX``, else ``g++``."""
+    if sys.platform != "linux":
+        raise KernelError(f"the kernel simulator runs on Linux only, this is {sys.platform}", kind="compile")
     wanted = os.environ.get("CXX", "g++")
     found = shutil.which(wanted)
     if found is None:

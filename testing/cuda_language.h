@@ -221,9 +221,9 @@ inline void __threadfence_block() {}
 
 // ---- barriers and warp operations ----------------------------------------------------------------------------------
 #define __syncthreads() simulator_barrier(__LINE__)
-#define __syncthreads_and(predicate) simulator_barrier_vote(__LINE__, kAnd, (predicate))
-#define __syncthreads_or(predicate) simulator_barrier_vote(__LINE__, kOr, (predicate))
-#define __syncthreads_count(predicate) simulator_barrier_vote(__LINE__, kCount, (predicate))
+#define __syncthreads_and(predicate) simulator_barrier_vote(__LINE__, kVoteAnd, (predicate))
+#define __syncthreads_or(predicate) simulator_barrier_vote(__LINE__, kVoteOr, (predicate))
+#define __syncthreads_count(predicate) simulator_barrier_vote(__LINE__, kVoteCount, (predicate))
 inline void __syncwarp(unsigned mask = ~0u) { simulator_sync_warp(mask); }
 
 template <class T> inline T simulator_shuffle_value(unsigned mask, T value, int source) {

@@ -4,13 +4,15 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SIMULATOR_UCONTEXT)
+#define SIMULATOR_OWN_SWITCH
+#else
 #include <ucontext.h>
 #endif
 
 constexpr size_t kStackBytes = 256 << 10;
 
-#if defined(__x86_64__)
+#ifdef SIMULATOR_OWN_SWITCH
 // Saves the registers that a callee must keep, swaps stacks, restores. (swapcontext makes two system calls: 10 x slower.)
 extern "C" void simulator_switch(void** save, void* to);
 asm(".text\n"

@@ -334,7 +334,7 @@ void check_access(const void* address, size_t bytes, AccessKind access, bool ali
 void release_barrier() {
   block_synchronized = ++now;
   const unsigned votes = barrier.votes;
-  barrier.result = barrier.vote == kAnd ? votes == threads : barrier.vote == kOr ? votes != 0 : static_cast<int>(votes);
+  barrier.result = barrier.vote == kVoteAnd ? votes == threads : barrier.vote == kVoteOr ? votes != 0 : static_cast<int>(votes);
   barrier.waiting = barrier.votes = 0;
   draw_priorities();
   for (unsigned i = 0; i < threads; ++i)

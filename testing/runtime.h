@@ -12,7 +12,7 @@ struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-enum simulator_vote { kAnd, kOr, kCount };
+enum simulator_vote { kVoteAnd, kVoteOr, kVoteCount };
 
 extern "C" {
 // Constant while one thread runs, so the compiler may ask once. (By value: reading them is no access to memory.)

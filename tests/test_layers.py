@@ -48,10 +48,12 @@ def test_gradients_of_every_input_and_parameter_agree_with_central_differences(n
         y = call(module, tuple(inputs))
         return (y * y).sum()
 
+    parameters = dict(module.named_parameters())
     module.zero_grad()
-    loss().backward()
+    if parameters:
+        loss().backward()
     backend = backend_for(device)
-    for path, parameter in module.named_parameters():
+    for path, parameter in parameters.items():
         found, before = backend.to_numpy(parameter.grad), parameter.data
         for index in np.ndindex(parameter.shape):
             sides = []

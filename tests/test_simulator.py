@@ -86,6 +86,32 @@ KERNEL(synchronises_too_few_lanes) {
   __syncwarp((T & 31) < 16 ? 0x0000ffffu : 0xffff0000u);
   a[T] = s[T ^ 16];  // bug
 }
+KERNEL(takes_a_shuffle_for_a_barrier) {
+  __shared__ float s[64];
+  s[T] = b[T];
+  __syncthreads();
+  float v = s[T ^ 1];  // bug
+  v = __shfl_xor_sync(0xffffffffu, v, 1);
+  s[T] = v;  // bug
+}
+KERNEL(reads_a_word_of_which_one_byte_is_missing) {
+  __shared__ __align__(4) unsigned char s[256];
+  for (int i = 0; i < 3; ++i) s[4 * T + i] = 0;
+  a[T] = *reinterpret_cast<const int*>(s + 4 * T);  // bug
+}
+KERNEL(copies_to_an_odd_place) {
+  __shared__ __align__(16) float s[8];
+  if (T == 0) cp_async16(s + 1, b);  // bug
+}
+KERNEL(reads_what_others_added) {
+  if (T >= 32 || blockIdx.x) return;
+  if (T != 0) atomicAdd(a, 1.f);  // bug
+  __shfl_sync(0xffffffffu, T, 0);
+  if (T == 0) {
+    atomicAdd(a, 1.f);
+    a[1] = a[0];  // bug
+  }
+}
 KERNEL(adds_without_atomics) {
   a[0] += b[T];  // bug
 }
@@ -167,6 +193,10 @@ KINDS = {
     "forgets_the_warp_barrier": "race",
     "forgets_the_block_barrier": "race",
     "synchronises_too_few_lanes": "race",
+    "takes_a_shuffle_for_a_barrier": "race",
+    "reads_a_word_of_which_one_byte_is_missing": "uninitialised",
+    "reads_what_others_added": "race",
+    "copies_to_an_odd_place": "misaligned",
     "adds_without_atomics": "race",
     "mixes_atomic_and_plain": "race",
     "exchanges_through_global_memory": "race",

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,19 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any], metadata: Mappi
             raise ValueError(f"save: metadata must not use the name {_DIGEST}, which save writes itself")
     words[_DIGEST] = _digest(arrays, words)
 
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     target = Path(os.path.realpath(path))  # behind a link the file is replaced, not the link
     part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
-        with open(part, "xb"):  # made here, so that it has the permissions of any new file
-            pass
-        save_file(arrays, part, words)
+        with open(part, "xb") as new:
+            mode = stat.S_IMODE(os.fstat(new.fileno()).st_mode)  # of any new file; save_file gives the owner alone his
+        try:
+            save_file(arrays, part, words)
+        except SafetensorError as error:
+            raise OSError(f"save: {os.fspath(path)} could not be written: {error}") from error
+        os.chmod(part, mode)
         _to_disk(part, os.O_RDWR)
         os.replace(part, target)
     except BaseException:

@@ -12,7 +12,8 @@ from typing import Any
 from ..autograd import Parameter, note_write
 from ..backend import Array, Device, StepScalars, backend_for, backend_of
 
-CHUNK = 1 << 16  # elements updated at a time on the CPU: data, gradient and state stay in the L2 cache
+CHUNK = 1 << 17  # elements updated at a time on the CPU, so that the ten passes of a step find them in the cache
+_LONG = 1 << 19  # elements from which chunks, and threads that share them, pay
 _ALIGNMENT = 64  # bytes: each parameter starts where vector loads of any width may start
 
 
@@ -53,8 +54,9 @@ class FlatParameters:
     Attributes:
         data, gradient: the flat arrays, with gaps so that each parameter is aligned.
         states: the optimizer's flat arrays by name, of ``work_dtype``.
-        master: float32 copy of float16 or bfloat16 parameters, which is what a step updates; else None.
-        scratch: for intermediate results, as long as ``data``; on the CPU at most one chunk.
+        master: float32 copy of float16 or bfloat16 parameters, which is what a step updates; else None. A step looks
+            first which values differ from the copy's and takes them over, so the copy starts anyhow.
+        scratch: for intermediate results, as long as ``data``; empty where each chunk has its own.
         bounds: first element and end of each parameter.
     """
 
@@ -80,10 +82,8 @@ class FlatParameters:
         self.gradient = self._zeros(self.dtype)
         self.states = {name: self._zeros(self.work_dtype) for name in state_names}
         self.master = self._zeros(self.work_dtype) if half else None
-        self.in_chunks = not self.backend.runs_cuda and self.size > CHUNK
-        self.scratch = self.backend.empty(
-            (CHUNK if self.in_chunks else self.size,), self.work_dtype, self.device
-        )
+        self.in_chunks = not self.backend.runs_cuda and self.size >= _LONG
+        self.scratch = self.backend.empty((0 if self.in_chunks else self.size,), self.work_dtype, self.device)
         self.steps = [0] * len(self.parameters)  # the runs count on, flush_steps writes back
         self.runs: list[Run] = []
         self._having: tuple[bool, ...] | None = None  # which parameters had gradients when the runs were made
@@ -151,8 +151,6 @@ class FlatParameters:
         note_write(data)
         parameter.data = data
         parameter._grad_buffer = gradient
-        if self.master is not None:
-            self.part(self.master, i)[...] = data
         if parameter.grad is not None and parameter.grad is not gradient:
             self._take_gradient(i)
 

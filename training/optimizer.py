@@ -115,7 +115,7 @@ class Optimizer:
 
     def _update_half(self, xp: Any, run: Run) -> None:
         """Update the float32 copy and round it; a value written since the last step (a checkpoint) goes first."""
-        p = run.master
+        p: Array = run.master
         xp.copyto(p, run.data.astype(p.dtype), where=p.astype(run.data.dtype) != run.data)
         g = run.gradient.astype(p.dtype)
         self._update(xp, p, g, run.states, xp.empty_like(p), run.numbers)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from importlib.util import find_spec
 from typing import Any
 
+_PAUSE = 0.5  # seconds between two lines, so that a hundred short epochs do not fill the screen
+
 
 class Progress:
-    """Counts steps and says what came of each epoch, on standard error.
+    """Counts steps and says what came of each epoch, on standard error; of very short epochs not of every one.
 
     Args:
         epochs: how many there will be.
@@ -18,7 +21,7 @@ class Progress:
     """
 
     def __init__(self, epochs: int, steps: int, shown: bool = True) -> None:
-        self._epochs, self._shown = epochs, shown
+        self._epochs, self._shown, self._said = epochs, shown, -_PAUSE
         self._bar: Any = None
         if shown and _sees_bars() and find_spec("tqdm") is not None:
             from tqdm.auto import tqdm
@@ -36,7 +39,8 @@ class Progress:
         if self._bar is not None:
             self._bar.set_description_str(f"epoch {number}/{self._epochs}", refresh=False)
             self._bar.set_postfix_str(text)
-        elif self._shown:
+        elif self._shown and (number == self._epochs or time.monotonic() - self._said >= _PAUSE):
+            self._said = time.monotonic()
             width = len(str(self._epochs))
             print(f"epoch {number:>{width}}/{self._epochs}  {text}  {seconds:.2f} s", file=sys.stderr, flush=True)
 
