@@ -3,7 +3,7 @@
 if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import layers'")
 
-from ..autograd import Parameter, sign
+from ..autograd import Parameter
 from .celu import CELU, celu
 from .containers import Sequential
 from .cross_entropy import CrossEntropyLoss, cross_entropy
@@ -27,7 +27,7 @@ from .relu import ReLU, relu
 from .relu6 import ReLU6, relu6
 from .selu import SELU, selu
 from .sigmoid import Sigmoid, sigmoid
-from .sign import Sign
+from .sign import Sign, sign
 from .silu import SiLU, silu
 from .softmax import Softmax, softmax
 from .softplus import Softplus, softplus
@@ -40,13 +40,14 @@ from .tanhshrink import Tanhshrink, tanhshrink
 from .threshold import Threshold, threshold
 
 __all__ = [
-    "Buffer",
     "CELU",
-    "CrossEntropyLoss",
-    "Dropout",
     "ELU",
     "GELU",
     "GLU",
+    "SELU",
+    "Buffer",
+    "CrossEntropyLoss",
+    "Dropout",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
@@ -62,7 +63,6 @@ __all__ = [
     "Parameter",
     "ReLU",
     "ReLU6",
-    "SELU",
     "Sequential",
     "SiLU",
     "Sigmoid",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..autograd import Tensor, sign
+from ..autograd import Tensor
+from ..autograd import sign as sign
 from .module import Module
 
 

@@ -12,7 +12,7 @@ from .module import Module
 
 @op
 def softshrink(x: Array, lambd: float = 0.5) -> Any:
-    """``x - lambd`` above ``lambd``, ``x + lambd`` below ``-lambd``, else 0, elementwise; the slope at the kinks is 0."""
+    """``x - lambd`` above ``lambd``, ``x + lambd`` below ``-lambd``, else 0, elementwise; slope 0 at the kinks."""
     _check("softshrink", lambd)
 
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:

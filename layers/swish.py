@@ -48,6 +48,8 @@ def swish(x: Array, beta: Any = 1.0) -> Any:
 
 def swish_fill(beta: Any) -> Callable[..., None]:
     """Swish and its slope."""
+    backwards = isinstance(beta, (int, float)) and beta < 0  # then it is +inf where y is 0
+    low, high = (-math.inf, _HUGE) if backwards else (-_HUGE, math.inf)
 
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
         xp.multiply(x, beta, out=t)
@@ -55,16 +57,17 @@ def swish_fill(beta: Any) -> Callable[..., None]:
         xp.exp(t, out=t)
         t += 1.0
         if slope is None:
-            xp.clip(x, -_HUGE, math.inf, out=y)
-            y /= t
+            xp.divide(1.0, t, out=t)  # s
+            xp.clip(x, low, high, out=y)
+            y *= t
             return
-        xp.divide(1.0, t, out=slope)  # s
+        xp.divide(1.0, t, out=slope)
         xp.subtract(1.0, slope, out=y)
         xp.clip(x, -_HUGE, _HUGE, out=t)
         y *= t
         y *= slope
         y *= beta  # beta x s (1 - s)
-        xp.clip(x, -_HUGE, math.inf, out=t)
+        xp.clip(x, low, high, out=t)
         t *= slope
         slope += y
         y[...] = t

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..autograd import Tensor, op
@@ -9,15 +10,22 @@ from ..backend import Array
 from ._elementwise import activation
 from .module import Module
 
+_HUGE = 1e38  # finite: no -inf * 0
+
 
 @op
 def threshold(x: Array, threshold: float, value: float) -> Any:
     """``x`` where ``x > threshold``, else ``value``, elementwise; the slope at the threshold is 0."""
 
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
-        y[...] = xp.where(x <= threshold, x.dtype.type(value), x)  # NaN stays
+        y[...] = x <= threshold
+        y *= value
+        above = x > threshold
+        xp.clip(x, -_HUGE, math.inf, out=t)
+        t *= above  # NumPy's where is ten times slower than a product
+        y += t
         if slope is not None:
-            slope[...] = x > threshold
+            slope[...] = above
 
     return activation("threshold", x, fill)
 
