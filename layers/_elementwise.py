@@ -28,7 +28,7 @@ def activation(name: str, x: Array, fill: Callable[..., None]) -> tuple[Array, A
     check_floating(name, x)
     if is_recording():
         y, slope = elementwise(fill, x, results=2, scratch=1)
-        return y, lambda dy: elementwise(_product, dy, slope)
+        return y, lambda dy: elementwise(_product, dy, slope, quiet=False)
     (y,) = elementwise(lambda xp, x, y, t: fill(xp, x, y, None, t), x, scratch=1)
     return y, None
 

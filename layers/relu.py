@@ -17,7 +17,7 @@ def relu(x: Array) -> Any:
     """``max(x, 0)``, elementwise. The derivative at 0 is 0, as frameworks have it; lecture notes often write 1."""
     if x.size > CHUNK and is_floating(x.dtype):
         (y,) = elementwise(_relu, x)
-        return y, lambda dy: elementwise(_relu_backward, dy, y)
+        return y, lambda dy: elementwise(_relu_backward, dy, y, quiet=False)
     y = backend_of(x).xp.maximum(x, 0)
     return y, lambda dy: (dy * (y > 0),)
 

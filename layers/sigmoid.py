@@ -16,7 +16,7 @@ def sigmoid(x: Array) -> Any:
     """``y = 1 / (1 + exp(-x))``, elementwise; ``dy/dx = y (1 - y)``. Accurate down to the smallest numbers."""
     check_floating("sigmoid", x)
     (y,) = elementwise(_sigmoid, x)
-    return y, lambda dy: elementwise(_sigmoid_backward, dy, y)
+    return y, lambda dy: elementwise(_sigmoid_backward, dy, y, quiet=False)
 
 
 def _sigmoid(xp: Any, x: Array, y: Array) -> None:

@@ -15,8 +15,8 @@ from .module import Module
 def tanh(x: Array) -> Any:
     """``y = (e**x - e**-x) / (e**x + e**-x)``, elementwise; ``dy/dx = 1 - y**2``."""
     check_floating("tanh", x)
-    (y,) = elementwise(_tanh, x)
-    return y, lambda dy: elementwise(_tanh_backward, dy, y)
+    (y,) = elementwise(_tanh, x, quiet=False)
+    return y, lambda dy: elementwise(_tanh_backward, dy, y, quiet=False)
 
 
 def _tanh(xp: Any, x: Array, y: Array) -> None:
