@@ -85,11 +85,10 @@ class PReLU(Module):
             raise TypeError(f"PReLU: num_parameters must be an int, got {num_parameters!r}")
         if num_parameters < 1:
             raise ValueError(f"PReLU: num_parameters must be at least 1, got {num_parameters}")
-        self.num_parameters = num_parameters
         self.weight = Parameter(tensor([init] * num_parameters, dtype="float32").data)
 
     def forward(self, x: Any) -> Tensor:
         return prelu(x, self.weight)
 
     def extra_repr(self) -> str:
-        return f"num_parameters={self.num_parameters}"
+        return f"num_parameters={self.weight.size}"

@@ -14,7 +14,7 @@ import pytest
 
 import lamella
 import lamella.layers as L
-from lamella.backend import Device, backend_for
+from lamella.backend import Device, backend_for, get_num_threads
 from lamella.kernels.elementwise import CHUNK
 from lamella.kernels.erf import erfc
 
@@ -326,11 +326,10 @@ LARGE = 2 * CHUNK + 77
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
 def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = lamella.get_num_threads() if hasattr(lamella, "get_num_threads") else None
+    before = get_num_threads()
     lamella.set_num_threads(request.param)
     yield
-    if before is not None:
-        lamella.set_num_threads(before)
+    lamella.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("_threads")
@@ -425,6 +424,12 @@ def test_swish_learns_its_beta() -> None:
     definition = [sum(float(v) * sigma((0.7 + side) * float(v)) for v in x) for side in (step, -step)]
     assert abs(float(module.beta.grad) - (definition[0] - definition[1]) / (2 * step)) <= 1e-5
     assert dict(module.named_parameters()).keys() == {"beta"}
+
+
+def test_prelu_counts_its_slopes() -> None:
+    module = L.PReLU(3)
+    assert module.num_parameters() == 3
+    assert repr(module) == "PReLU(num_parameters=3)"
 
 
 def test_modules_hand_their_options_on() -> None:
