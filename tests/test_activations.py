@@ -426,6 +426,13 @@ def test_swish_learns_its_beta() -> None:
     assert dict(module.named_parameters()).keys() == {"beta"}
 
 
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_the_slope_of_prelu_at_0_is_its_weight(zero: float) -> None:
+    weight = lamella.Tensor(np.array([0.25, -3.0], np.float32))
+    _, dx = value_and_gradient(lambda t: L.prelu(t, weight), np.full((3, 2), zero, np.float32))
+    np.testing.assert_array_equal(dx, [[0.25, -3.0]] * 3)
+
+
 def test_prelu_counts_its_slopes() -> None:
     module = L.PReLU(3)
     assert module.num_parameters() == 3
