@@ -39,17 +39,17 @@ def swish(x: Array, beta: Any = 1.0) -> Any:
         out *= y
         out *= dy
 
-    def dbeta(dy: Array) -> Array:
+    def dbeta(dy: Array, out: Any) -> Array:
         (shares,) = elementwise(share, dy, x, y)
         return shares.sum(dtype="float32" if beta.dtype.itemsize == 2 else None).astype(beta.dtype)
 
-    return y, lambda dy: (*backward(dy), dbeta(dy))
+    return y, (lambda dy, out: backward(dy)[0], dbeta)
 
 
 def swish_fill(beta: Any) -> Callable[..., None]:
     """Swish and its slope."""
-    backwards = isinstance(beta, (int, float)) and beta < 0  # then it is +inf where y is 0
-    low, high = (-math.inf, _HUGE) if backwards else (-_HUGE, math.inf)
+    falling = isinstance(beta, (int, float)) and beta < 0  # then s is 0 at +inf, not at -inf
+    low, high = (-math.inf, _HUGE) if falling else (-_HUGE, math.inf)
 
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
         xp.multiply(x, beta, out=t)

@@ -439,11 +439,27 @@ def test_prelu_counts_its_slopes() -> None:
     assert repr(module) == "PReLU(num_parameters=3)"
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_swish_and_prelu_learn_in_every_dtype(dtype: str, device: Device) -> None:
+    x = np.linspace(-3, 3, 24).reshape(4, 6).astype(STORED[dtype])
+    for module in (L.Swish(0.7), L.PReLU(6, 0.1)):
+        exact = module.to(dtype="float64")
+        exact(x.astype(np.float64)).sum().backward()
+        (expected,) = [parameter.grad for parameter in exact.parameters()]
+        module.to(device, dtype=STORED[dtype]).zero_grad()
+        y = module(on(device, x))
+        y.sum().backward()
+        (found,) = [backend_for(device).to_numpy(parameter.grad) for parameter in module.parameters()]
+        assert y.dtype == found.dtype == STORED[dtype]
+        np.testing.assert_allclose(found.astype(np.float64), expected, rtol=0.02 if dtype == "bfloat16" else 2e-3)
+
+
 def test_modules_hand_their_options_on() -> None:
     x = np.linspace(-7, 7, 29).astype(np.float32)
     for module, function in [
         (L.GELU("tanh"), lambda t: L.gelu(t, "tanh")),
-        (L.GLU(0), lambda t: L.glu(t, 0)),
+        (L.GLU(0), lambda t: L.glu(t, -1)),
+        (L.GLU(-1), lambda t: L.glu(t, 0)),
         (L.Hardtanh(-2, 3), lambda t: L.hardtanh(t, -2, 3)),
         (L.LeakyReLU(0.3), lambda t: L.leaky_relu(t, 0.3)),
         (L.LogSoftmax(0), lambda t: L.log_softmax(t, 0)),
