@@ -433,6 +433,13 @@ def test_the_slope_of_prelu_at_0_is_its_weight(zero: float) -> None:
     np.testing.assert_array_equal(dx, [[0.25, -3.0]] * 3)
 
 
+def test_prelu_far_out_is_its_limit() -> None:
+    weight = lamella.Tensor(np.array([0.25], np.float32))
+    y, dx = value_and_gradient(lambda t: L.prelu(t, weight), np.array([-INF, -1e4, 1e4, INF], np.float32))
+    np.testing.assert_array_equal(y, [-INF, -2500.0, 1e4, INF])
+    np.testing.assert_array_equal(dx, [0.25, 0.25, 1.0, 1.0])
+
+
 def test_prelu_counts_its_slopes() -> None:
     module = L.PReLU(3)
     assert module.num_parameters() == 3
@@ -479,6 +486,7 @@ WRONG = [
     (lambda x: L.glu(x, 2), ValueError, "glu: axis must be one of the 2 axes of x, got axis=2"),
     (lambda x: L.log_softmax(x, -3), ValueError, "log_softmax: axis must be one of the 2 axes of x, got axis=-3"),
     (lambda x: L.hardtanh(x, 1, -1), ValueError, "hardtanh: min_val must be less than max_val, got min_val=1"),
+    (lambda x: L.Hardtanh(2, 2), ValueError, "Hardtanh: min_val must be less than max_val, got min_val=2, max_val=2"),
     (lambda x: L.celu(x, 0.0), ValueError, "celu: alpha must be greater than 0, got 0.0"),
     (lambda x: L.softplus(x, 0), ValueError, "softplus: beta must not be 0"),
     (lambda x: L.softshrink(x, -1), ValueError, "softshrink: lambd must not be negative, got -1"),
