@@ -71,6 +71,16 @@ def test_rates_keep_their_ratios_and_one_set_by_hand_stays() -> None:
     assert [group["lr"] for group in optimizer.groups] == [0.5, 0.25]
 
 
+def test_ratios_of_rates_are_stored_even_while_all_are_zero() -> None:
+    optimizer, _ = grouped(SGD)
+    optimizer.groups[1]["lr"] = 0.05
+    optimizer.lr = 0.0
+    resumed, _ = grouped(SGD)
+    resumed.load_state_dict(optimizer.state_dict())
+    resumed.lr = 0.4
+    assert [group["lr"] for group in resumed.groups] == [0.4, pytest.approx(0.2)]
+
+
 def test_a_changed_hyperparameter_counts_from_the_next_step() -> None:
     first, second = parameter([1.0]), parameter([1.0])
     optimizer = SGD([{"params": first}, {"params": [second], "lr": 0.25}], lr=0.5)

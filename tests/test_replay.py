@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -144,6 +145,25 @@ def test_batches_of_an_iterable_are_kept_for_it() -> None:
         fit(model, data, loss=L.cross_entropy, optimizer=Adam(model.parameters()), epochs=1, progress=False)
 
 
+def test_in_a_later_epoch_the_rates_of_the_schedule_are_repeated() -> None:
+    def data(bad: bool) -> Any:
+        for_epoch = {1: 10, 2: 9 if bad else 5}
+        return lambda epoch: (
+            (X[8 * i : 8 * i + 8] * (math.nan if bad and epoch == 2 and i == 5 else 1.0), Y[8 * i : 8 * i + 8])
+            for i in range(for_epoch[epoch])
+        )
+
+    weights = []
+    for bad in (False, True):
+        model = network()
+        options: dict[str, Any] = {"optimizer": SGD(model.parameters()), "schedule": lambda step: 0.1 / (1 + step)}
+        message = "epoch 2, step 6: x of the batch holds 32 NaN"
+        with pytest.raises(FloatingPointError, match=message) if bad else contextlib.nullcontext():
+            fit(model, data(bad), loss=L.cross_entropy, epochs=2, progress=False, **options)
+        weights.append(model._order[0].weight.data.copy())
+    np.testing.assert_array_equal(*weights)
+
+
 def test_without_explanation_there_is_still_the_step() -> None:
     x = X.copy()
     x[8] = math.nan
@@ -156,12 +176,13 @@ def test_modules_are_as_before_after_an_explanation() -> None:
     x[8] = math.nan
     model = network()
     own = model._order[0].forward
-    model._order[1].forward = lambda x: x  # a module whose forward was replaced keeps the replacement
+    replacement = lambda x: x  # noqa: E731
+    model._order[1].forward = replacement
     with pytest.raises(FloatingPointError):
         train(model, x)
     assert "forward" not in vars(model._order[0])
     assert model._order[0].forward == own
-    assert vars(model._order[1])["forward"](3) == 3
+    assert vars(model._order[1])["forward"] is replacement
 
 
 def test_a_step_of_fit_waits_for_nothing_between_two_looks() -> None:

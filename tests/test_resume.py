@@ -20,6 +20,7 @@ from lamella.training import (
     EarlyStopping,
     History,
     ReduceOnPlateau,
+    batches,
     cosine,
     fit,
     load,
@@ -42,7 +43,14 @@ def network(seed: int = 0, device: Device | str = "cpu") -> Any:
     return L.Sequential(*layers).to(device)
 
 
-def run(path: Path | None, kind: Any = Adam, stop: int | None = None, seed: int = 0, **options: Any) -> Any:
+def run(
+    path: Path | None,
+    kind: Any = Adam,
+    stop: int | None = None,
+    seed: int = 0,
+    data: Any = (X, Y),
+    **options: Any,
+) -> Any:
     """Model, optimizer, generator and history of a run that is stopped in its step ``stop``, or not."""
     model, rng, history = network(seed), Generator(seed + 3), History()
     momentum = {"momentum": 0.9} if kind is SGD else {"weight_decay": 0.01}
@@ -61,7 +69,7 @@ def run(path: Path | None, kind: Any = Adam, stop: int | None = None, seed: int 
     given |= options
     with contextlib.suppress(Stopped):
         fit(
-            model, (X, Y), loss=loss, optimizer=optimizer, rng=rng, history=history, progress=False, checkpoint=path,
+            model, data, loss=loss, optimizer=optimizer, rng=rng, history=history, progress=False, checkpoint=path,
             **given,
         )  # fmt: skip
     return model, optimizer, rng, history
@@ -95,6 +103,16 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path) -> None:
     assert fingerprint(run(tmp_path / "a", seed=9, resume=True)) == whole  # nothing is left to do
 
 
+def test_batches_from_elsewhere_go_on_where_they_were(tmp_path: Path) -> None:
+    def data(epoch: int) -> Any:
+        return batches(X, Y, batch_size=16, rng=Generator(8).split(epoch))
+
+    whole = fingerprint(run(None, data=data))
+    for stop in (3, 4, 7):
+        run(tmp_path / str(stop), stop=stop, data=data, every=1)
+        assert fingerprint(run(tmp_path / str(stop), seed=1, data=data, resume=True)) == whole, stop
+
+
 def test_epochs_can_be_added(tmp_path: Path) -> None:
     run(tmp_path / "a", epochs=2, callbacks=[])
     assert fingerprint(run(tmp_path / "a", seed=1, callbacks=[], resume=True)) == fingerprint(run(None, callbacks=[]))
@@ -104,12 +122,15 @@ def test_callbacks_decide_as_in_the_whole_run(tmp_path: Path) -> None:
     options: dict[str, Any] = {"schedule": None, "epochs": 12}
 
     def callbacks() -> list[Any]:
-        return [ReduceOnPlateau(0.5, patience=0, threshold=0.2), EarlyStopping(3, "validation_accuracy", True)]
+        return [
+            ReduceOnPlateau(0.5, patience=1, threshold=0.2, cooldown=1),
+            EarlyStopping(3, "validation_accuracy", True),
+        ]
 
     whole = run(None, SGD, callbacks=callbacks(), **options)
     assert len(whole[3]) < 12
     assert whole[1].lr < 0.01
-    for stop in (7, 15, 23):
+    for stop in (7, 11, 15, 19):
         path = tmp_path / str(stop)
         run(path, SGD, stop, callbacks=callbacks(), **options)
         for _ in range(2):  # the second time it has ended already
@@ -182,6 +203,15 @@ def test_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match=r"random states: missing \['0.rng'\], unexpected \['2.rng'\]"):
         load_checkpoint(tmp_path / "a", model=L.Sequential(L.Dropout(0.5), L.Linear(2, 2)))
     assert all((before[name] == array).all() for name, array in other.state_dict().items())
+
+
+def test_a_checkpoint_without_its_digest_is_refused(tmp_path: Path) -> None:
+    model = network()
+    save_checkpoint(tmp_path / "a", model=model)
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(content.replace(b"lamella.sha256", b"lamella.sha255"))
+    with pytest.raises(ValueError, match=r"load_checkpoint: .*a is damaged or no checkpoint: it has no digest"):
+        load_checkpoint(tmp_path / "a", model=model)
 
 
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:

@@ -69,10 +69,12 @@ class Memory(L.Module):
 
 def test_each_example_is_judged_once_by_a_model_that_never_saw_it() -> None:
     models: list[Memory] = []
+    seeds: set[tuple[int, int]] = set()
     judged: list[float] = []
 
     def make(rng: Generator) -> Memory:
         models.append(Memory())
+        seeds.add(rng.state)
         return models[-1]
 
     def new(z: Any, t: Any) -> float:
@@ -86,7 +88,7 @@ def test_each_example_is_judged_once_by_a_model_that_never_saw_it() -> None:
     )
     assert result["new"] == [1.0] * 4
     assert sorted(judged) == x.ravel().tolist()
-    assert len(models) == 4
+    assert len(models) == len(seeds) == 4
 
 
 def test_cross_validation_repeats_itself_and_estimates_what_it_should(device: Device) -> None:
