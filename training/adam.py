@@ -57,8 +57,7 @@ class Adam(Optimizer):
         return {**found, "betas": betas}
 
     def _numbers(self, settings: Settings, steps: int) -> tuple[float, ...]:
-        lr, weight_decay = settings["lr"], settings["weight_decay"]
-        beta1, beta2 = settings["betas"]
+        lr, weight_decay, (beta1, beta2) = settings["lr"], settings["weight_decay"], settings["betas"]
         c = math.sqrt((1.0 - beta2**steps) / (1.0 - beta2))
         scale = lr * c * (1.0 - beta1) / (1.0 - beta1**steps)
         return beta1, beta2, settings["eps"] * c, scale, weight_decay, 1.0 - lr * weight_decay

@@ -86,6 +86,7 @@ class FlatParameters:
         self.states = {name: self._zeros(self.work_dtype) for name in state_names}
         self.master = self._zeros(self.work_dtype) if half else None
         self.in_chunks = not self.backend.runs_cuda and self.size >= _LONG
+        self.in_one_go = not self.in_chunks and self.master is None
         self.scratch = self.backend.empty((0 if self.in_chunks else self.size,), self.work_dtype, self.device)
         self.steps = [0] * len(self.parameters)  # the runs count on, flush_steps writes back
         self.runs: list[Run] = []

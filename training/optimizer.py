@@ -104,13 +104,13 @@ class Optimizer:
             if not flat.runs:
                 continue
             xp = flat.backend.xp
-            for run in flat.runs:
-                if run.master is not None:
-                    self._update_half(xp, flat, run)
-                elif flat.in_chunks:
-                    self._update_in_chunks(xp, flat, run)
-                else:
+            if flat.in_one_go:
+                for run in flat.runs:
                     self._update(xp, run.data, run.gradient, run.states, run.scratch, run.numbers, flat.settings)
+            else:
+                update = self._update_in_chunks if flat.master is None else self._update_half
+                for run in flat.runs:
+                    update(xp, flat, run)
             note_write(flat.data)
 
     def gradients(self) -> Iterator[Array]:
