@@ -69,6 +69,7 @@ from .elementwise import (
     where,
 )
 from .gradcheck import gradcheck
+from .hooks import HookHandle, Hooks
 from .indexing import take, take_along_axis
 from .methods import Tensor
 from .products import einsum, matmul
@@ -97,6 +98,8 @@ from .tensor import Parameter, is_floating, tensor
 from .transform import checkpoint, grad
 
 __all__ = [
+    "HookHandle",
+    "Hooks",
     "Parameter",
     "Tensor",
     "abs",
