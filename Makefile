@@ -21,7 +21,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest benchmarks $(ARGS)
 
 help:
-	@echo "make demo      train on the digits and run a CUDA kernel on the CPU, in about a minute"
+	@echo "make demo      train on handwritten digits on every usable device, in about a minute"
 	@echo "make test      the tests, one small case a branch (under five minutes)"
 	@echo "make test-slow the wide matrices and the wheel"
 	@echo "make test-all  both"

@@ -22,10 +22,9 @@ class StepScalars:
         dtype: of the numbers; that of the arrays they meet, since a 0-d array takes part in NumPy's promotion.
     """
 
-    __slots__ = ("_backend", "_device", "_host", "_views", "values")
+    __slots__ = ("_backend", "_host", "_views", "values")
 
     def __init__(self, device: Device, *names: str, dtype: Any = "float32") -> None:
-        self._device = device
         self._backend = backend_named(device.kind)
         self._host = backend_named("cpu").xp.zeros(len(names), dtype)
         self.values: Array = self._backend.from_numpy(self._host, device) if device.kind != "cpu" else self._host
@@ -39,4 +38,5 @@ class StepScalars:
         """Set all numbers at once, in the order of their names: one small copy, no wait for the device."""
         self._host[:] = values
         if self.values is not self._host:
-            self.values[:] = self._backend.from_numpy(self._host, self._device)
+            # not from_numpy, which waits; a copy, because the transfer may still read it when the next step writes
+            self.values[:] = self._backend.asarray(self._host.copy(), self.values)

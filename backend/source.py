@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .base import Array
+from .device import Device
 from .registry import backend_of
 
 _INCLUDE = re.compile(r'^[ \t]*#include "([^"]+)"[ \t]*$', re.MULTILINE)
@@ -38,7 +39,8 @@ def _paste(path: Path, seen: set[Path]) -> str:
     return "\n".join(lines)
 
 
-_compiled: dict[tuple[Any, ...], Any] = {}
+_modules: dict[tuple[Path, tuple[str, ...], Device], Any] = {}
+_kernels: dict[tuple[Path, str, tuple[str, ...], Device], Any] = {}
 
 
 def get_kernel(path: Path, name: str, defines: tuple[str, ...], like: Array) -> Any:
@@ -47,20 +49,24 @@ def get_kernel(path: Path, name: str, defines: tuple[str, ...], like: Array) -> 
     Args:
         path: the ``.cu`` file.
         name: an ``extern "C" __global__`` function in it.
-        defines: macro definitions such as ``"T=float"``; they choose the variant.
+        defines: macro definitions such as ``"DTYPE=float"``; they choose the variant.
         like: an array on the device that will run it.
     """
     backend = backend_of(like)
     device = backend.device_of(like)
-    key = (path, defines, device)
-    module = _compiled.get(key)
-    if module is None:
-        options = tuple(f"-D{define}" for define in defines)
-        module = _compiled[key] = backend.compile(read_source(path), options, device)
-    return module.get_function(name)
+    key = (path, name, defines, device)
+    kernel = _kernels.get(key)
+    if kernel is None:
+        module = _modules.get((path, defines, device))
+        if module is None:
+            options = tuple(f"-D{define}" for define in defines)
+            module = _modules[path, defines, device] = backend.compile(read_source(path), options, device)
+        kernel = _kernels[key] = module.get_function(name)
+    return kernel
 
 
 def forget_kernels(kind: str) -> None:
     """Drop every kernel compiled for one device kind (when a test backend goes away)."""
-    for key in [key for key in _compiled if key[2].kind == kind]:
-        del _compiled[key]
+    for kept in (_kernels, _modules):
+        for key in [key for key in kept if key[-1].kind == kind]:
+            del kept[key]

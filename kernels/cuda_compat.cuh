@@ -14,6 +14,8 @@ __device__ inline float to_float(bfloat16 value) { return __bfloat162float(value
 __device__ inline void from_float(float value, half& result) { result = __float2half_rn(value); }
 __device__ inline void from_float(float value, bfloat16& result) { result = __float2bfloat16_rn(value); }
 
+__device__ inline void store16(void* to, uint4 value) { *reinterpret_cast<uint4*>(to) = value; }
+
 #else
 
 #define INFINITY __int_as_float(0x7f800000)
@@ -43,6 +45,12 @@ __device__ inline void from_float(float value, bfloat16& result) {
 #endif
 }
 
+// In global memory. Written as an assignment, the compiler splits some of these into four stores.
+__device__ inline void store16(void* to, uint4 value) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+               ::"l"(to), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w) : "memory");
+}
+
 #endif  // LAMELLA_SIMULATOR
 
 __device__ inline float to_float(float value) { return value; }
@@ -61,7 +69,10 @@ template <int N, class T> __device__ inline Pack<T, N> load_pack(const T* from) 
 }
 
 template <int N, class T> __device__ inline void store_pack(T* to, const Pack<T, N>& pack) {
-  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+  if constexpr (sizeof(pack) == 16)
+    store16(to, *reinterpret_cast<const uint4*>(&pack));
+  else
+    *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
 // ---- reductions over Lanes neighbouring lanes, a power of two up to 32: every lane of the warp calls, all get the result

@@ -3,7 +3,7 @@
 //
 // x, y, dy, dx: DTYPE in {float, half, bfloat16}. Three variants of each kernel, chosen by a macro:
 //   REGISTERS  rows x cols, contiguous. THREADS lanes hold a row in registers: one read, one write.
-//              Holds cols <= THREADS * PACKS * VECTOR.
+//              Holds cols / VECTOR <= THREADS * PACKS; THREADS >= 2 * VECTOR where VECTOR > 1.
 //   STREAMED   rows x cols, contiguous. A block of THREADS walks along its row twice (a running maximum and sum, then the
 //              result), PACKS packs to a step. Any cols.
 //   STRIDED    outer x cols x inner, contiguous, softmax over the middle. WIDTH lanes beside each other in inner, DEPTH
@@ -16,22 +16,25 @@
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=1,1|1,2|1,4|2,4|4,4|8,4 -> 40 registers, 0 spills
-// compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=32,4|128,4|128,16|512,16 -> 80 registers, 0 spills
+// compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=32,4|128,4|128,8|512,8 -> 56 registers, 0 spills
 // compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=8,2|8,4|16,4|32,4|128,4|256,4|512,4 -> 64 registers, 0 spills
 // compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=32,8|512,8 -> 96 registers, 0 spills
 // compile: REGISTERS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=16,1|16,2|16,4|32,4|128,2|128,4|256,4|512,4 -> 96 registers, 0 spills
 // compile: STREAMED DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 -> 40 registers, 0 spills
 // compile: STREAMED DTYPE=float VECTOR=4 THREADS,PACKS=512,4 -> 64 registers, 0 spills
 // compile: STREAMED DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=512,2 -> 72 registers, 0 spills
-// compile: STRIDED DTYPE=float|half|bfloat16 VECTOR=1 WIDTH,DEPTH,PACKS=128,1,4|32,8,4 -> 48 registers, 0 spills
-// compile: STRIDED DTYPE=float VECTOR=4 WIDTH,DEPTH,PACKS=128,1,4|32,8,4 -> 72 registers, 0 spills
-// compile: STRIDED DTYPE=half|bfloat16 VECTOR=8 WIDTH,DEPTH,PACKS=128,1,4|32,8,4 -> 72 registers, 0 spills
+// compile: STRIDED DTYPE=float|half|bfloat16 VECTOR=1 WIDTH,DEPTH,PACKS=128,1,4|32,8,4 -> 64 registers, 0 spills
+// compile: STRIDED DTYPE=float VECTOR=4 WIDTH,DEPTH,PACKS=128,1,2|32,8,2 -> 72 registers, 0 spills
+// compile: STRIDED DTYPE=half|bfloat16 VECTOR=8 WIDTH,DEPTH,PACKS=128,1,2|32,8,2 -> 72 registers, 0 spills
 #include "cuda_compat.cuh"
 
-using T = DTYPE;
+using T = DTYPE;  // not a macro: -DT=… breaks NVRTC's own header
 using VectorPack = Pack<T, VECTOR>;
 
 constexpr float kLowest = -3.402823466e+38f;  // a finite start for maxima: a row of -inf then never forms inf - inf
+
+// exp(x) of x <= 0, as exactly as DTYPE needs it: the instruction alone errs by up to |x| * 6e-8, relative.
+__device__ inline float exponential(float x) { return sizeof(T) == 4 ? expf(x) : __expf(x); }
 
 // 1 / sum, and 0 for the only rows with sum 0: those of -inf. A NaN stays.
 __device__ inline float reciprocal(float sum) { return sum == 0.f ? 0.f : 1.f / sum; }
@@ -47,8 +50,8 @@ struct Running {
     for (int i = 0; i < COUNT; ++i) largest = fmaxf(largest, logits[i]);
     float added = 0.f;
 #pragma unroll
-    for (int i = 0; i < COUNT; ++i) added += expf(logits[i] - largest);
-    sum = sum * expf(before - largest) + added;
+    for (int i = 0; i < COUNT; ++i) added += exponential(logits[i] - largest);
+    sum = sum * exponential(before - largest) + added;
   }
 };
 
@@ -95,14 +98,13 @@ struct Row {
     const int length = row < rows ? cols : 0;  // threads beyond the last row walk along with an empty one
     lane = threadIdx.x % THREADS;
     start = row * cols;
-    const int past = (int)((unsigned long long)(x + start) / sizeof(T) % VECTOR);  // elements past a 16-byte boundary
-    const int wanted = (VECTOR - past) % VECTOR;
+    const int wanted = (int)(-((unsigned long long)(x + start) / sizeof(T)) % VECTOR);  // up to a 16-byte boundary
     head = wanted < length ? wanted : length;
     packs = (length - head) / VECTOR;
     const int tail = head + packs * VECTOR;
     single = -1;
-    if (VECTOR > 1 && lane < head) single = lane;
-    if (VECTOR > 1 && lane >= VECTOR && lane - VECTOR < length - tail) single = tail + lane - VECTOR;
+    if (lane < head) single = lane;
+    if (lane >= VECTOR && lane - VECTOR < length - tail) single = tail + lane - VECTOR;
   }
 
   __device__ bool has_single() const { return single >= 0; }
@@ -111,6 +113,50 @@ struct Row {
   __device__ long long at(int pack) const { return start + head + (long long)pack * VECTOR; }
 };
 
+// PACKS packs of a row: `first` and every THREADS-th after it. Beyond the row's packs they read as 0 and are not written.
+using Packs = VectorPack[PACKS];
+using Values = float[PACKS * VECTOR];
+
+__device__ inline void load_packs(const T* x, const Row& row, int first, Packs& packs) {
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k)
+    packs[k] = row.has(first + k * THREADS) ? load_pack<VECTOR>(x + row.at(first + k * THREADS)) : VectorPack{};
+}
+
+__device__ inline void to_values(const Packs& packs, const Row& row, int first, float beyond, Values& values) {
+#pragma unroll
+  for (int i = 0; i < PACKS * VECTOR; ++i)
+    values[i] = row.has(first + i / VECTOR * THREADS) ? to_float(packs[i / VECTOR].at[i % VECTOR]) : beyond;
+}
+
+__device__ inline void store_values(T* y, const Row& row, int first, const Values& values) {
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k) {
+    VectorPack pack;
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) from_float(values[k * VECTOR + i], pack.at[i]);
+    if (row.has(first + k * THREADS)) store_pack(y + row.at(first + k * THREADS), pack);
+  }
+}
+
+// The part of sum(y * dy) in these packs.
+__device__ inline float dot_packs(const Packs& y, const Packs& dy) {
+  float sum = 0.f;
+#pragma unroll
+  for (int i = 0; i < PACKS * VECTOR; ++i)
+    sum += to_float(y[i / VECTOR].at[i % VECTOR]) * to_float(dy[i / VECTOR].at[i % VECTOR]);
+  return sum;
+}
+
+// dx = y * (dy - dot) for these packs.
+__device__ inline void store_gradient(T* dx, const Packs& y, const Packs& dy, float dot, const Row& row, int first) {
+  Values values;
+#pragma unroll
+  for (int i = 0; i < PACKS * VECTOR; ++i)
+    values[i] = to_float(y[i / VECTOR].at[i % VECTOR]) * (to_float(dy[i / VECTOR].at[i % VECTOR]) - dot);
+  store_values(dx, row, first, values);
+}
+
 #endif
 
 #ifdef REGISTERS
@@ -118,80 +164,41 @@ struct Row {
 extern "C" __global__ void __launch_bounds__(kBlock)
 softmax_forward_registers(const T* x, T* y, long long rows, int cols) {
   const Row row(x, rows, cols);
-  VectorPack pack[PACKS];
-#pragma unroll
-  for (int k = 0; k < PACKS; ++k) {
-    const int p = row.lane + k * THREADS;
-    if (row.has(p)) pack[k] = load_pack<VECTOR>(x + row.at(p));
-  }
+  Packs packs;
+  load_packs(x, row, row.lane, packs);
   float single = row.has_single() ? load_float(x + row.single_at()) : -INFINITY;
 
-  float v[PACKS][VECTOR];
+  Values v;
+  to_values(packs, row, row.lane, -INFINITY, v);
   float largest = fmaxf(kLowest, single);
 #pragma unroll
-  for (int k = 0; k < PACKS; ++k)
-#pragma unroll
-    for (int i = 0; i < VECTOR; ++i) {
-      v[k][i] = row.has(row.lane + k * THREADS) ? to_float(pack[k].at[i]) : -INFINITY;
-      largest = fmaxf(largest, v[k][i]);
-    }
+  for (float value : v) largest = fmaxf(largest, value);
   largest = row_max(largest);
 
-  single = expf(single - largest);
+  single = exponential(single - largest);
   float sum = single;
 #pragma unroll
-  for (int k = 0; k < PACKS; ++k)
-#pragma unroll
-    for (int i = 0; i < VECTOR; ++i) {
-      v[k][i] = expf(v[k][i] - largest);
-      sum += v[k][i];
-    }
+  for (float& value : v) sum += value = exponential(value - largest);
   const float scale = reciprocal(row_sum(sum));
 
 #pragma unroll
-  for (int k = 0; k < PACKS; ++k) {
-    const int p = row.lane + k * THREADS;
-#pragma unroll
-    for (int i = 0; i < VECTOR; ++i) from_float(v[k][i] * scale, pack[k].at[i]);
-    if (row.has(p)) store_pack(y + row.at(p), pack[k]);
-  }
+  for (float& value : v) value *= scale;
+  store_values(y, row, row.lane, v);
   if (row.has_single()) store(y + row.single_at(), single * scale);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlock)
 softmax_backward_registers(const T* dy, const T* y, T* dx, long long rows, int cols) {
   const Row row(y, rows, cols);
-  VectorPack g[PACKS], p[PACKS];  // dy and y
-#pragma unroll
-  for (int k = 0; k < PACKS; ++k) {
-    const int index = row.lane + k * THREADS;
-    if (row.has(index)) {
-      g[k] = load_pack<VECTOR>(dy + row.at(index));
-      p[k] = load_pack<VECTOR>(y + row.at(index));
-    }
-  }
-  const float single_g = row.has_single() ? load_float(dy + row.single_at()) : 0.f;
-  const float single_p = row.has_single() ? load_float(y + row.single_at()) : 0.f;
+  Packs dys, ys;
+  load_packs(dy, row, row.lane, dys);
+  load_packs(y, row, row.lane, ys);
+  const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 0.f;
+  const float single_y = row.has_single() ? load_float(y + row.single_at()) : 0.f;
 
-  float dot = single_p * single_g;
-#pragma unroll
-  for (int k = 0; k < PACKS; ++k)
-    if (row.has(row.lane + k * THREADS)) {
-#pragma unroll
-      for (int i = 0; i < VECTOR; ++i) dot += to_float(p[k].at[i]) * to_float(g[k].at[i]);
-    }
-  dot = row_sum(dot);
-
-#pragma unroll
-  for (int k = 0; k < PACKS; ++k) {
-    const int index = row.lane + k * THREADS;
-    if (row.has(index)) {
-#pragma unroll
-      for (int i = 0; i < VECTOR; ++i) from_float(to_float(p[k].at[i]) * (to_float(g[k].at[i]) - dot), p[k].at[i]);
-      store_pack(dx + row.at(index), p[k]);
-    }
-  }
-  if (row.has_single()) store(dx + row.single_at(), single_p * (single_g - dot));
+  const float dot = row_sum(single_y * single_dy + dot_packs(ys, dys));
+  store_gradient(dx, ys, dys, dot, row, row.lane);
+  if (row.has_single()) store(dx + row.single_at(), single_y * (single_dy - dot));
 }
 
 #endif  // REGISTERS
@@ -204,84 +211,50 @@ extern "C" __global__ void __launch_bounds__(kBlock)
 softmax_forward_streamed(const T* x, T* y, long long rows, int cols) {
   const Row row(x, rows, cols);
   const float single = row.has_single() ? load_float(x + row.single_at()) : -INFINITY;
+  Packs packs;
+  Values v;
+
   Running running;
   running.add({single});
   for (int first = row.lane; first < row.packs; first += kStep) {
-    VectorPack pack[PACKS];
-#pragma unroll
-    for (int k = 0; k < PACKS; ++k)
-      if (row.has(first + k * THREADS)) pack[k] = load_pack<VECTOR>(x + row.at(first + k * THREADS));
-    float logits[PACKS * VECTOR];
-#pragma unroll
-    for (int k = 0; k < PACKS; ++k)
-#pragma unroll
-      for (int i = 0; i < VECTOR; ++i)
-        logits[k * VECTOR + i] = row.has(first + k * THREADS) ? to_float(pack[k].at[i]) : -INFINITY;
-    running.add(logits);
+    load_packs(x, row, first, packs);
+    to_values(packs, row, first, -INFINITY, v);
+    running.add(v);
   }
-
   const float largest = row_max(running.largest);
-  const float scale = reciprocal(row_sum(running.sum * expf(running.largest - largest)));
+  const float scale = reciprocal(row_sum(running.sum * exponential(running.largest - largest)));
 
   for (int first = row.lane; first < row.packs; first += kStep) {
-    VectorPack pack[PACKS];
+    load_packs(x, row, first, packs);
+    to_values(packs, row, first, 0.f, v);
 #pragma unroll
-    for (int k = 0; k < PACKS; ++k)
-      if (row.has(first + k * THREADS)) pack[k] = load_pack<VECTOR>(x + row.at(first + k * THREADS));
-#pragma unroll
-    for (int k = 0; k < PACKS; ++k)
-      if (row.has(first + k * THREADS)) {
-#pragma unroll
-        for (int i = 0; i < VECTOR; ++i) from_float(expf(to_float(pack[k].at[i]) - largest) * scale, pack[k].at[i]);
-        store_pack(y + row.at(first + k * THREADS), pack[k]);
-      }
+    for (float& value : v) value = exponential(value - largest) * scale;
+    store_values(y, row, first, v);
   }
-  if (row.has_single()) store(y + row.single_at(), expf(single - largest) * scale);
+  if (row.has_single()) store(y + row.single_at(), exponential(single - largest) * scale);
 }
 
 extern "C" __global__ void __launch_bounds__(kBlock)
 softmax_backward_streamed(const T* dy, const T* y, T* dx, long long rows, int cols) {
   const Row row(y, rows, cols);
-  const float single_g = row.has_single() ? load_float(dy + row.single_at()) : 0.f;
-  const float single_p = row.has_single() ? load_float(y + row.single_at()) : 0.f;
+  const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 0.f;
+  const float single_y = row.has_single() ? load_float(y + row.single_at()) : 0.f;
+  Packs dys, ys;
 
-  float dot = single_p * single_g;
+  float dot = single_y * single_dy;
   for (int first = row.lane; first < row.packs; first += kStep) {
-    VectorPack g[PACKS], p[PACKS];
-#pragma unroll
-    for (int k = 0; k < PACKS; ++k)
-      if (row.has(first + k * THREADS)) {
-        g[k] = load_pack<VECTOR>(dy + row.at(first + k * THREADS));
-        p[k] = load_pack<VECTOR>(y + row.at(first + k * THREADS));
-      }
-    float added = 0.f;
-#pragma unroll
-    for (int k = 0; k < PACKS; ++k)
-      if (row.has(first + k * THREADS)) {
-#pragma unroll
-        for (int i = 0; i < VECTOR; ++i) added += to_float(p[k].at[i]) * to_float(g[k].at[i]);
-      }
-    dot += added;
+    load_packs(dy, row, first, dys);
+    load_packs(y, row, first, ys);
+    dot += dot_packs(ys, dys);
   }
   dot = row_sum(dot);
 
   for (int first = row.lane; first < row.packs; first += kStep) {
-    VectorPack g[PACKS], p[PACKS];
-#pragma unroll
-    for (int k = 0; k < PACKS; ++k)
-      if (row.has(first + k * THREADS)) {
-        g[k] = load_pack<VECTOR>(dy + row.at(first + k * THREADS));
-        p[k] = load_pack<VECTOR>(y + row.at(first + k * THREADS));
-      }
-#pragma unroll
-    for (int k = 0; k < PACKS; ++k)
-      if (row.has(first + k * THREADS)) {
-#pragma unroll
-        for (int i = 0; i < VECTOR; ++i) from_float(to_float(p[k].at[i]) * (to_float(g[k].at[i]) - dot), p[k].at[i]);
-        store_pack(dx + row.at(first + k * THREADS), p[k]);
-      }
+    load_packs(dy, row, first, dys);
+    load_packs(y, row, first, ys);
+    store_gradient(dx, ys, dys, dot, row, first);
   }
-  if (row.has_single()) store(dx + row.single_at(), single_p * (single_g - dot));
+  if (row.has_single()) store(dx + row.single_at(), single_y * (single_dy - dot));
 }
 
 #endif  // STREAMED
@@ -339,7 +312,7 @@ softmax_forward_strided(const T* x, T* y, long long outer, int cols, long long i
       for (int d = 0; d < DEPTH; ++d) whole.largest = fmaxf(whole.largest, largest[d][i][tile.lane]);
 #pragma unroll
       for (int d = 0; d < DEPTH; ++d)
-        whole.sum += sum[d][i][tile.lane] * expf(largest[d][i][tile.lane] - whole.largest);
+        whole.sum += sum[d][i][tile.lane] * exponential(largest[d][i][tile.lane] - whole.largest);
       running[i] = whole;
     }
   }
@@ -352,7 +325,7 @@ softmax_forward_strided(const T* x, T* y, long long outer, int cols, long long i
     VectorPack pack = load_pack<VECTOR>(x + at);
 #pragma unroll
     for (int i = 0; i < VECTOR; ++i)
-      from_float(expf(to_float(pack.at[i]) - running[i].largest) * running[i].sum, pack.at[i]);
+      from_float(exponential(to_float(pack.at[i]) - running[i].largest) * running[i].sum, pack.at[i]);
     store_pack(y + at, pack);
   }
 }

@@ -149,7 +149,7 @@ def _check_backward(dy: Array, y: Array, axis: int) -> int:
 _NARROW = ((1, 1, 1), (2, 1, 2), (4, 1, 4), (8, 2, 4), (16, 4, 4), (32, 8, 4))  # single elements, cols <= 32
 _BLOCKS = ((512, 128, 4), (1024, 256, 4), (2048, 512, 4))
 _IN_REGISTERS = {
-    1: ((128, 32, 4), (512, 128, 4), (2048, 128, 16), (8192, 512, 16)),
+    1: ((128, 32, 4), (512, 128, 4), (1024, 128, 8), (4096, 512, 8)),
     4: ((16, 8, 2), (32, 8, 4), (64, 16, 4), (128, 32, 4), (256, 32, 8), *_BLOCKS, (4096, 512, 8)),
     8: ((16, 16, 1), (32, 16, 2), (64, 16, 4), (128, 32, 4), (256, 128, 2), *_BLOCKS),
 }
@@ -252,7 +252,8 @@ def _select_strided(
     elif outer * inner // widest < _ENOUGH_TILES:
         single = f"{outer * inner} columns are too few to give a thread several"
     vector = 1 if single else widest
-    defines = ("STRIDED", f"DTYPE={ctype}", f"VECTOR={vector}", f"WIDTH={width}", f"DEPTH={depth}", "PACKS=4")
+    packs = 4 if vector == 1 else 2
+    defines = ("STRIDED", f"DTYPE={ctype}", f"VECTOR={vector}", f"WIDTH={width}", f"DEPTH={depth}", f"PACKS={packs}")
     because = f"the axis is not the last, so {depth} thread{'s' * (depth > 1)} for {vector} column{'s' * (vector > 1)}"
     because += f" read twice without a transposed copy{', single elements because ' * bool(single)}{single}"
     scalars = (np.int64(outer), np.int32(cols), np.int64(inner))

@@ -4,6 +4,9 @@ What the plain definition loses is fresh temporaries and passes over main memory
 result, row sums are matrix-vector products (a quarter of ``add.reduce``'s time), and the maximum is left out as long
 as no row needs it: exp(x) / sum(exp(x)) is accurate where exp neither overflows nor loses what the sum can see, and
 the sums tell.
+
+The price: a sum by BLAS is less exact than a pairwise one (in float32 at 1000 columns 4e-7 of y was measured, against
+2e-8), so rows longer than _LONG are summed pairwise.
 """
 
 from __future__ import annotations

@@ -28,12 +28,14 @@ class Compiled:
         log: the compiler's messages, errors with file and line.
         registers: 32-bit registers a thread holds, by kernel name.
         spills: bytes that a thread stores and loads again for want of registers, by kernel name.
+        ptx: the intermediate text, where an access to memory can be seen to be as wide as it should be.
     """
 
     ok: bool
     log: str
     registers: dict[str, int]
     spills: dict[str, int]
+    ptx: str
 
 
 def why_missing() -> str | None:
@@ -63,11 +65,14 @@ def compile_cuda(code: str, defines: tuple[str, ...], architecture: str) -> Comp
     options += [f"-D{define}" for define in defines]
     array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     status = nvrtc.nvrtcCompileProgram(program, len(options), array)
-    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    buffer = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetProgramLog(program, buffer)
+    texts = []
+    for text in ("ProgramLog", "PTX"):
+        getattr(nvrtc, f"nvrtcGet{text}Size")(program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(max(1, size.value))
+        getattr(nvrtc, f"nvrtcGet{text}")(program, buffer)
+        texts.append(buffer.value.decode(errors="replace"))
+    log, ptx = texts
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    log = buffer.value.decode(errors="replace")
     registers, spills, kernel = {}, {}, ""
     for line in log.splitlines():
         if entry := _ENTRY.search(line):
@@ -76,4 +81,4 @@ def compile_cuda(code: str, defines: tuple[str, ...], architecture: str) -> Comp
             spills[kernel] = int(found[1]) + int(found[2])
         elif found := _REGISTERS.search(line):
             registers[kernel] = int(found[1])
-    return Compiled(status == 0, log, registers, spills)
+    return Compiled(status == 0, log, registers, spills, ptx if status == 0 else "")

@@ -5,6 +5,8 @@ Runs without a GPU and without a driver, where NVRTC's wheels are installed.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lamella.backend import read_source
@@ -46,6 +48,20 @@ def test_a_variant_compiles_within_its_budget(variant: Variant, architecture: st
     for kernel, registers in compiled.registers.items():
         assert registers <= variant.registers, f"{kernel} uses {registers} registers, {variant.registers} are allowed"
         assert compiled.spills[kernel] <= variant.spills, f"{kernel} spills {compiled.spills[kernel]} bytes"
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [v for v in variants(KERNELS / "softmax.cu") if v.is_extreme and "VECTOR=1" not in v.defines],
+    ids=str,
+)
+def test_softmax_moves_16_bytes_at_a_time(variant: Variant):
+    if (missing := nvrtc.why_missing()) is not None:
+        pytest.skip(missing)
+    ptx = nvrtc.compile_cuda(read_source(KERNELS / variant.file), variant.defines, "90").ptx
+    narrow = re.findall(r"\b(?:ld|st)\.global(?!\.v4\.(?:f32|u32|b32|s32))\S*", ptx)
+    # Single elements at the ends of a row: forward reads 1 and writes 1, backward reads 2 and writes 1.
+    assert len(narrow) <= (0 if "STRIDED" in variant.defines else 5), narrow
 
 
 def test_the_check_sees_an_error_and_a_spill():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import lamella
 import lamella.layers as L
 from lamella import Generator
 from lamella.backend import Device
-from lamella.training import SGD, Adam, EarlyStopping, History, cosine, evaluate, fit
+from lamella.training import SGD, Adam, EarlyStopping, History, cosine, evaluate, fit, load, load_metadata, save
 
 X = Generator(7).normal((60, 2))
 Y = (X[:, 0] * X[:, 1] > 0).astype("int64")  # exclusive or: no straight line divides it
@@ -52,6 +53,29 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit() -> None:
     other = network()
     train(other, rng=Generator(4))
     assert {k: v.tobytes() for k, v in other.state_dict().items()} != runs[0][1]
+
+
+def test_a_run_resumed_from_a_file_ends_bit_for_bit_where_the_whole_run_ends(tmp_path: Path) -> None:
+    def start() -> tuple[Any, Adam, Generator]:
+        model = L.Sequential(L.Linear(2, 8, rng=Generator(0)), L.ReLU(), L.Linear(8, 2, rng=Generator(1)))
+        return model, Adam(model.parameters(), lr=0.02, weight_decay=0.01), Generator(3)
+
+    model, optimizer, rng = start()
+    train(model, optimizer=optimizer, rng=rng, epochs=4)
+    whole = model.state_dict()
+
+    model, optimizer, rng = start()
+    train(model, optimizer=optimizer, rng=rng, epochs=2)
+    save(tmp_path / "model", model.state_dict())
+    save(tmp_path / "run", optimizer.state_dict(), {"rng": str(rng.state[1])})
+
+    model, optimizer, rng = start()
+    model.load_state_dict(load(tmp_path / "model"))
+    optimizer.load_state_dict(load(tmp_path / "run"))
+    rng.state = (3, int(load_metadata(tmp_path / "run")["rng"]))
+    train(model, optimizer=optimizer, rng=rng, epochs=2)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, whole[name])
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_examples() -> None:

@@ -20,6 +20,7 @@ def test_accuracy_is_the_share_of_right_answers(device: Device) -> None:
     assert accuracy(scores, labels) == 0.5
     assert accuracy(lamella.tensor(np.array([0, 1, 2, 2]), device=device), labels) == 0.75
     assert accuracy(scores.data, labels.data) == 0.5
+    assert accuracy(scores, LABELS) == 0.5
 
 
 def test_rows_of_the_confusion_matrix_are_true_classes(device: Device) -> None:

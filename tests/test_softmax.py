@@ -66,7 +66,9 @@ def check_forward(x, axis, device):
     assert (y.dtype, y.shape) == (x.dtype, x.shape)
     expected = softmax64(x, axis)
     plain = kernels.softmax_definition(x, axis).astype(np.float64)
-    bound = 2 * abs(plain - expected).max() + unit(x.dtype) * expected.max()
+    # Sums by BLAS, which the CPU path takes for their speed, are less exact than pairwise ones.
+    units = 8 if device.kind == "cpu" and x.dtype == np.float32 else 1
+    bound = 2 * abs(plain - expected).max() + units * unit(x.dtype) * expected.max()
     assert abs(y.astype(np.float64) - expected).max() <= bound
 
 
@@ -122,7 +124,7 @@ def test_the_cuda_branch_launches_its_kernels(shape, axis, variant, device):
     assert launches == {f"softmax_forward_{variant}": 1, f"softmax_backward_{variant}": 1}
 
 
-@pytest.mark.parametrize("shape, axis", [((2, 50), 1), ((1, 17000), 1), ((50, 2), 0)])
+@pytest.mark.parametrize(("shape", "axis"), [((2, 50), 1), ((1, 17000), 1), ((50, 2), 0)])
 def test_kernels_may_work_in_place(shape, axis, device):
     backend = backend_for(device)
     if not backend.runs_cuda:

@@ -69,7 +69,8 @@ def fit(
 
     Args:
         model: maps a batch of ``x`` to what ``loss`` takes.
-        data: (x, y), arrays or tensors; batches are moved to the model's device where the data lies elsewhere.
+        data: (x, y), arrays or tensors. Where they lie elsewhere than the model, each batch is moved, which takes
+            time: move data that fit into the model's device before.
         loss: ``loss(model(x), y)`` gives a tensor of one element, a mean over the batch.
         optimizer: made from ``model.parameters()``.
         epochs: passes over the data.

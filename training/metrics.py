@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..autograd import Tensor, is_floating
-from ..backend import Array, backend_for, backend_of, common_backend
+from ..backend import Array, backend_for, backend_of
 
 
 def accuracy(predicted: Any, labels: Any) -> float:
@@ -15,7 +15,7 @@ def accuracy(predicted: Any, labels: Any) -> float:
     Args:
         predicted: scores of shape ``(N, K)``, floating, the greatest one counting (the first of equals); or the
             predicted classes, integers, of the labels' shape.
-        labels: the true classes, integers, shape ``(N,)``.
+        labels: the true classes, integers, shape ``(N,)``; on any device.
     Raises:
         ValueError: shapes do not fit, or there are no examples. TypeError: labels are not integers.
     """
@@ -73,10 +73,10 @@ def format_confusion_matrix(matrix: Array, names: Sequence[str] | None = None) -
 
 
 def _classes(caller: str, predicted: Any, labels: Any) -> tuple[Array, Array]:
-    """Predicted and true classes as plain arrays of one shape."""
+    """Predicted and true classes as plain arrays of one shape on one device."""
     guess = predicted.data if isinstance(predicted, Tensor) else predicted
     true = labels.data if isinstance(labels, Tensor) else labels
-    xp = common_backend(guess, true).xp
+    backend, other = backend_of(guess), backend_of(true)
     if true.dtype.kind not in "iu":
         raise TypeError(f"{caller}: labels must be integers, got {true.dtype}")
     if is_floating(guess.dtype):
@@ -84,11 +84,13 @@ def _classes(caller: str, predicted: Any, labels: Any) -> tuple[Array, Array]:
             raise ValueError(
                 f"{caller}: scores must have shape (N, K) and labels (N,), got {guess.shape} and {true.shape}"
             )
-        guess = xp.argmax(guess, axis=1)
+        guess = backend.xp.argmax(guess, axis=1)
     elif guess.dtype.kind not in "iu":
         raise TypeError(f"{caller}: predicted must be floating scores or integer classes, got {guess.dtype}")
     elif guess.shape != true.shape:
         raise ValueError(
             f"{caller}: predicted and labels must have one shape, got {guess.shape} and {true.shape}"
         )
+    if backend.device_of(guess) != other.device_of(true):  # the result is read on the host anyway
+        guess, true = backend.to_numpy(guess), other.to_numpy(true)
     return guess, true

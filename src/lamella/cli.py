@@ -120,10 +120,12 @@ def _demo(names: list[str] | None, epochs: int, seed: int, output: Path) -> int:
         print(f"it predicts the {len(test[0])} digits again, bit for bit.")
         steps = epochs * -(-len(train[0]) // _BATCH)
         rows.append((str(device), training.accuracy(logits, y_test), seconds, seconds / steps))
+    if not rows:
+        return 1
     print(f"\n{'device':<10}{'accuracy':>10}{'training':>12}{'one step':>12}")
     for name, accuracy, seconds, step in rows:
         print(f"{name:<10}{accuracy:>10.2%}{seconds:>10.2f} s{step * 1e6:>9.0f} µs")
-    return 0 if rows else 1
+    return 0
 
 
 def _model(seed: int) -> Any:
