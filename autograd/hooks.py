@@ -1,12 +1,13 @@
 """Hooks: functions of a user's that see a gradient on its way through the tape.
 
-A hook is put into the closure of the node that made the tensor, so the tape itself knows nothing of hooks and pays
-nothing for them.
+A hook is put in front of the backward function of the node that made the tensor, so the tape itself knows nothing
+of hooks and pays nothing for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..backend import Array
@@ -69,24 +70,29 @@ def register_hook(self: Tensor, hook: Callable[[Array], Array | None]) -> HookHa
     if type(edge) is not Node:
         kind = "is a leaf: read or change its .grad after backward" if self.requires_grad else "has no gradient"
         raise ValueError(f"register_hook: the tensor must be the result of a recorded operation; this one {kind}")
-    inner, edges, hooks = edge.backward, edge.edges, Hooks()
-    if inner is None:
+    run = edge.backward
+    if run is None:
         raise RuntimeError("register_hook: the backward pass of this tensor has already run")
+    if type(run) is partial and run.func is _hooked and run.args[1] == output:
+        return run.args[0].add(hook)
+    hooks = Hooks()
+    handle = hooks.add(hook)
+    edge.backward = partial(_hooked, hooks, output, run, edge.edges)
+    return handle
 
-    def hooked(*dys: Any) -> Any:
-        dy = dys[output]
-        for function in tuple(hooks.functions) if dy is not None else ():
-            changed = function(dy)
-            if changed is not None:
-                dy = like(changed, dy)
-        dys = (*dys[:output], dy, *dys[output + 1 :])
-        if type(inner) is tuple:
-            pairs = zip(edges, inner, strict=False)  # an operation may leave out the last gradients
-            return tuple(None if to is None or g is None else g(dy, None) for to, g in pairs)
-        return tuple(g.copy() if g is dy else g for g in inner(*dys))  # the tape knows its own dy only
 
-    edge.backward = hooked
-    return hooks.add(hook)
+def _hooked(hooks: Hooks, output: int, run: Any, edges: tuple[Any, ...], *dys: Any) -> Any:
+    """The backward function of an operation, its gradient number ``output`` shown to the hooks first."""
+    dy = dys[output]
+    for function in tuple(hooks.functions) if dy is not None else ():
+        changed = function(dy)
+        if changed is not None:
+            dy = like(changed, dy)
+    dys = (*dys[:output], dy, *dys[output + 1 :])
+    if type(run) is tuple:
+        pairs = zip(edges, run, strict=False)  # an operation may leave out the last gradients
+        return tuple(None if to is None or g is None else g(dy, None) for to, g in pairs)
+    return tuple(g.copy() if g is dy else g for g in run(*dys))  # the tape knows its own dy only
 
 
 def like(changed: Any, dy: Array) -> Array:

@@ -109,5 +109,3 @@ def layer_norm_rows_backward(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any,
 
     over_chunks(work, rows, cols)
     return partial[0].sum(axis=0), partial[1].sum(axis=0)
-
-

@@ -335,7 +335,7 @@ class _Chart:
         return None
 
     def _claim(self, ys: list[Tensor], before: set[Any], box_for: Callable[[Any], str]) -> None:
-        """Give every operation between a module's inputs and outputs that has no box yet a box, and draw its arrows."""
+        """Give a box to every operation between a module's inputs and outputs that has none yet."""
         found, stack = [], [_node(y) for y in ys]
         while stack:
             node = stack.pop()
@@ -344,17 +344,17 @@ class _Chart:
             found.append(node)
             self._box_of[node] = ""
             stack.extend(_source(edge) for edge in node.edges if not isinstance(edge, Tensor))
-        found.sort(key=lambda node: -node.seq)  # numbers count down: the oldest first
-        for node in found:
+        for node in sorted(found, key=_age):
             self._box_of[node] = box_for(node)
-        for node in found:
+
+    def finish(self, y: Any) -> None:
+        """Draw the arrows, the oldest operation's first, and the outputs."""
+        for node in sorted(self._box_of, key=_age):
             box = self._box_of[node]
             for edge in node.edges:
                 origin = self._sources.get(id(edge)) if isinstance(edge, Tensor) else self._box_of.get(_source(edge))
                 if origin and origin != box:
                     self._arrows[origin, box] = None
-
-    def finish(self, y: Any) -> None:
         for t in _tensors(y):
             box = self._box(self._root, f'(["output {tuple(t.shape)}"])')
             origin = self._box_of.get(_node(t)) or self._sources.get(id(t))
@@ -375,6 +375,10 @@ def _lines(group: _Group, depth: int, numbers: Iterator[int]) -> Iterator[str]:
             yield f'{indent}subgraph g{next(numbers)}["{part.title}"]'
             yield from _lines(part, depth + 1, numbers)
             yield f"{indent}end"
+
+
+def _age(node: Any) -> int:
+    return -int(node.seq)  # numbers on the tape count down
 
 
 def _node(x: Tensor) -> Any:
