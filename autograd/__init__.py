@@ -5,6 +5,7 @@ if not __name__.startswith("lamella."):
         f"'{__name__}' is a room of lamella, not a package of its own: write 'from lamella import autograd'"
     )
 
+from .creation import arange, eye, full, full_like, linspace, ones, ones_like, zeros, zeros_like
 from .elementwise import (
     abs,
     absolute,
@@ -21,6 +22,10 @@ from .elementwise import (
     asinh,
     atan,
     atanh,
+    bitwise_and,
+    bitwise_invert,
+    bitwise_or,
+    bitwise_xor,
     ceil,
     clip,
     cos,
@@ -31,6 +36,7 @@ from .elementwise import (
     exp2,
     expm1,
     floor,
+    floor_divide,
     greater,
     greater_equal,
     isfinite,
@@ -55,6 +61,7 @@ from .elementwise import (
     pow,
     power,
     reciprocal,
+    remainder,
     rint,
     round,
     sign,
@@ -72,7 +79,7 @@ from .gradcheck import gradcheck
 from .hooks import HookHandle, Hooks
 from .indexing import take, take_along_axis
 from .methods import Tensor
-from .products import einsum, matmul
+from .products import dot, einsum, matmul, outer, tensordot, vecdot
 from .reduction import all, any, argmax, argmin, cumsum, cumulative_sum, logsumexp, max, mean, min, prod, std, sum, var
 from .shape import (
     broadcast_to,
@@ -92,6 +99,8 @@ from .shape import (
     stack,
     swapaxes,
     transpose,
+    tril,
+    triu,
 )
 from .tape import enable_grad, is_recording, no_grad, note_write, op
 from .tensor import Parameter, is_floating, tensor
@@ -109,6 +118,7 @@ __all__ = [
     "add",
     "all",
     "any",
+    "arange",
     "arccos",
     "arccosh",
     "arcsin",
@@ -121,6 +131,10 @@ __all__ = [
     "asinh",
     "atan",
     "atanh",
+    "bitwise_and",
+    "bitwise_invert",
+    "bitwise_or",
+    "bitwise_xor",
     "broadcast_to",
     "ceil",
     "checkpoint",
@@ -132,6 +146,7 @@ __all__ = [
     "cumsum",
     "cumulative_sum",
     "divide",
+    "dot",
     "einsum",
     "enable_grad",
     "equal",
@@ -139,8 +154,12 @@ __all__ = [
     "exp2",
     "expand_dims",
     "expm1",
+    "eye",
     "flip",
     "floor",
+    "floor_divide",
+    "full",
+    "full_like",
     "grad",
     "gradcheck",
     "greater",
@@ -152,6 +171,7 @@ __all__ = [
     "isnan",
     "less",
     "less_equal",
+    "linspace",
     "log",
     "log1p",
     "log2",
@@ -174,7 +194,10 @@ __all__ = [
     "no_grad",
     "not_equal",
     "note_write",
+    "ones",
+    "ones_like",
     "op",
+    "outer",
     "permute_dims",
     "positive",
     "pow",
@@ -182,6 +205,7 @@ __all__ = [
     "prod",
     "ravel",
     "reciprocal",
+    "remainder",
     "repeat",
     "reshape",
     "rint",
@@ -204,8 +228,14 @@ __all__ = [
     "tan",
     "tanh",
     "tensor",
+    "tensordot",
     "transpose",
+    "tril",
+    "triu",
     "trunc",
     "var",
+    "vecdot",
     "where",
+    "zeros",
+    "zeros_like",
 ]

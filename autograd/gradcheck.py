@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import Generator, backend_of
-from .tape import no_grad
+from .tape import enable_grad, no_grad
 from .tensor import Tensor, is_floating, tensor
 
 
@@ -60,11 +60,12 @@ def gradcheck(
             total += float((y.data * weights[k]).sum())
         return total
 
-    value(True)
+    with enable_grad():
+        value(True)
     for i in checked:
         leaf = args[i]
         backend = backend_of(leaf.data)
-        found = backend.to_numpy(leaf.data * 0 if leaf.grad is None else leaf.grad).reshape(-1)
+        found = backend.to_numpy(backend.xp.zeros_like(leaf.data) if leaf.grad is None else leaf.grad).reshape(-1)
         values = backend.to_numpy(leaf.data).copy()
         flat = values.reshape(-1)
         for j in range(0, flat.size, max(1, -(-flat.size // max_elements))):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Device
-from . import elementwise, indexing, products, reduction, shape
+from . import creation, elementwise, indexing, products, reduction, shape
 from .hooks import register_hook
 from .tape import backward
 from .tensor import LEAF, Parameter, Tensor, tensor
@@ -29,6 +28,11 @@ for _name, _function in {
     "truediv": elementwise.divide,
     "pow": elementwise.power,
     "matmul": products.matmul,
+    "floordiv": elementwise.floor_divide,
+    "mod": elementwise.remainder,
+    "and": elementwise.bitwise_and,
+    "or": elementwise.bitwise_or,
+    "xor": elementwise.bitwise_xor,
 }.items():
     setattr(_T, f"__{_name}__", _function)
     setattr(_T, f"__r{_name}__", _reflected(_function))
@@ -42,10 +46,7 @@ _T.__lt__ = elementwise.less
 _T.__le__ = elementwise.less_equal
 _T.__gt__ = elementwise.greater
 _T.__ge__ = elementwise.greater_equal
-_T.__and__ = elementwise.logical_and
-_T.__or__ = elementwise.logical_or
-_T.__xor__ = elementwise.logical_xor
-_T.__invert__ = elementwise.logical_not
+_T.__invert__ = elementwise.bitwise_invert
 _T.__getitem__ = indexing.getitem
 _T.__setitem__ = indexing.setitem
 _T.backward = backward
@@ -56,12 +57,13 @@ for _function in (
     *(reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.max, reduction.min, reduction.prod),
     *(reduction.argmax, reduction.argmin, reduction.any, reduction.all, reduction.cumsum),
     *(shape.squeeze, shape.ravel, shape.swapaxes, shape.repeat, shape.to),
-    *(indexing.take,),
+    *(indexing.take, products.dot),
 ):
     setattr(_T, _function.__name__, _function)
 
 _T.flatten = shape.ravel
 _T.abs = elementwise.absolute
+_T.round = elementwise.rint
 
 
 def _reshape(self: Tensor, *lengths: Any) -> Tensor:
@@ -87,10 +89,13 @@ _T.mT = property(shape.matrix_transpose, doc="The last two axes exchanged.")
 
 _FUNCTIONS: dict[str, Any] = {
     name: function
-    for room in (elementwise, reduction, shape, products)
+    for room in (elementwise, reduction, shape, products, indexing, creation)
     for name, function in vars(room).items()
     if callable(function) and not name.startswith("_") and function.__module__.startswith(__package__ or "")
 }
+
+
+_FUNCTIONS["invert"] = elementwise.bitwise_invert
 
 
 def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -122,10 +127,6 @@ _T.__array_priority__ = 1000
 def _copy(self: Tensor) -> Tensor:
     """A leaf of its own memory with the same values."""
     return tensor(self)
-
-
-def _to_device(self: Tensor, device: str | Device) -> Tensor:
-    return shape.to(self, device)
 
 
 _T.copy = _copy

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from ..backend import Array, backend_of
+from .axes import one_axis
 from .broadcast import unbroadcast
+from .elementwise import multiply
+from .reduction import sum
+from .shape import permute_dims, reshape
 from .tape import op
 
 
@@ -37,7 +43,7 @@ def matmul(x: Array, y: Array) -> Any:
     def dy_(dy: Array, out: Any) -> Array:
         g = widened(dy)
         if b.ndim == 2 and a.ndim > 2:  # one matrix for a whole stack: its gradient is one product
-            return backend.gemm(a.reshape(-1, a.shape[-1]).T, g.reshape(-1, g.shape[-1])).reshape(ys).astype(yt)
+            return backend.gemm(_as_matrix(a).T, _as_matrix(g)).reshape(ys).astype(yt)
         return unbroadcast(_product(a.swapaxes(-1, -2), g), b.shape, yt).reshape(ys)
 
     if len(ys) == 1:
@@ -47,12 +53,50 @@ def matmul(x: Array, y: Array) -> Any:
     return z, (dx, dy_)
 
 
+def _as_matrix(a: Array) -> Array:
+    """A stack of rows as one matrix; -1 would be ambiguous where a row is empty."""
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+
+
 def _product(a: Array, b: Array) -> Array:
     """A stack of products; a stack times one matrix is done as one large product."""
     backend = backend_of(a)
     if b.ndim == 2:
-        return backend.gemm(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+        return backend.gemm(_as_matrix(a), b).reshape(*a.shape[:-1], b.shape[-1])
     return backend.xp.matmul(a, b)
+
+
+def dot(x: Any, y: Any) -> Any:
+    """``x @ y`` of vectors and matrices, ``x * y`` where one is 0-d, as NumPy's."""
+    if x.ndim > 2 or y.ndim > 2:
+        raise ValueError(f"dot: operands must have at most 2 dimensions, got shapes {x.shape}, {y.shape}; use matmul")
+    return multiply(x, y) if x.ndim == 0 or y.ndim == 0 else matmul(x, y)
+
+
+def outer(x: Any, y: Any) -> Any:
+    """``x[i] * y[j]`` of all values of both, ``(x.size, y.size)``."""
+    return multiply(reshape(x, (-1, 1)), reshape(y, (1, -1)))
+
+
+def vecdot(x: Any, y: Any, axis: int = -1) -> Any:
+    """The sum of products along one axis; the other axes broadcast."""
+    return sum(multiply(x, y), axis)
+
+
+def tensordot(x: Any, y: Any, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Any:
+    """The sum over pairs of axes: x's last ``axes`` with y's first, or x's ``axes[0]`` with y's ``axes[1]``."""
+    if isinstance(axes, int):
+        xs, ys = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
+    else:
+        xs, ys = (tuple(one_axis(a, t.ndim) for a in side) for side, t in zip(axes, (x, y), strict=True))
+    if [x.shape[a] for a in xs] != [y.shape[a] for a in ys]:
+        raise ValueError(f"tensordot: paired axes must agree in length, got shapes {x.shape}, {y.shape}, axes={axes}")
+    x_kept = tuple(a for a in range(x.ndim) if a not in xs)
+    y_kept = tuple(a for a in range(y.ndim) if a not in ys)
+    inner = math.prod(x.shape[a] for a in xs)
+    a = reshape(permute_dims(x, (*x_kept, *xs)), (math.prod(x.shape[a] for a in x_kept), inner))
+    b = reshape(permute_dims(y, (*ys, *y_kept)), (inner, math.prod(y.shape[a] for a in y_kept)))
+    return reshape(matmul(a, b), (*(x.shape[a] for a in x_kept), *(y.shape[a] for a in y_kept)))
 
 
 def einsum(subscripts: str, *operands: Any) -> Any:

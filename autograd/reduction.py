@@ -6,36 +6,25 @@ import math
 from typing import Any
 
 from ..backend import Array, backend_of
+from .axes import Axis, all_axes
 from .elementwise import sqrt
 from .tape import op
 from .tensor import Tensor, wrap
-
-Axis = int | tuple[int, ...] | None
-
-
-def _axes(ndim: int, axis: Axis) -> tuple[int, ...]:
-    """The reduced axes as non-negative integers; raises for what is out of range or named twice."""
-    if axis is None:
-        return tuple(range(ndim))
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    found = []
-    for a in axes:
-        if not -ndim <= a < ndim:
-            raise ValueError(f"axis must be in {-ndim} … {ndim - 1} for an array of {ndim} dimensions, got {axis}")
-        found.append(a % ndim)
-    if len(set(found)) != len(found):
-        raise ValueError(f"axis must not name an axis twice, got {axis}")
-    return tuple(found)
 
 
 def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
+def _floating(x: Array) -> Array:
+    """Integers and bools as float32, of which a mean can be taken."""
+    return x.astype("float32") if x.dtype.kind in "biu" else x
+
+
 @op
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """The sum over ``axis``, over everything by default; 16-bit floats are added up in float32."""
-    axes = _axes(x.ndim, axis)
+    axes = all_axes(axis, x.ndim)
     xp, shape, kept = backend_of(x).xp, x.shape, _kept(x.shape, axes)
     y = _accumulate(x, axes, keepdims)
     return y, lambda dy: (xp.broadcast_to(dy.reshape(kept), shape),)
@@ -50,11 +39,10 @@ def _accumulate(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
 @op
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """The mean over ``axis``; of nothing it is NaN."""
-    axes = _axes(x.ndim, axis)
+    axes = all_axes(axis, x.ndim)
     xp, shape, kept = backend_of(x).xp, x.shape, _kept(x.shape, axes)
     count = math.prod(shape[a] for a in axes)
-    if x.dtype.kind in "biu":
-        x = x.astype("float32")
+    x = _floating(x)
     scale = 1.0 / count if count else math.nan
     if x.dtype.itemsize == 2:
         y = (x.sum(axis=axes, keepdims=keepdims, dtype="float32") * scale).astype(x.dtype)
@@ -65,12 +53,17 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
 
 @op
 def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
-    """The mean squared distance from the mean over ``axis``; divides by ``n - correction``, NumPy's 0 by default."""
-    axes = _axes(x.ndim, axis)
+    """The mean squared distance from the mean over ``axis``; divides by ``n - correction``, NumPy's 0 by default.
+
+    Raises:
+        ValueError: there are no more than ``correction`` values (NumPy gives NaN).
+    """
+    axes = all_axes(axis, x.ndim)
     shape = x.shape
     count = math.prod(shape[a] for a in axes)
     if count - correction <= 0:
         raise ValueError(f"var: correction must be below the number of values, got correction={correction}, n={count}")
+    x = _floating(x)
     wide = x.astype("float32") if x.dtype.itemsize == 2 else x
     centred = wide - wide.sum(axis=axes, keepdims=True) * (1.0 / count)
     y = (centred * centred).sum(axis=axes, keepdims=True) * (1.0 / (count - correction))
@@ -99,7 +92,7 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
-    axes = _axes(x.ndim, axis)
+    axes = all_axes(axis, x.ndim)
     if 0 in (x.shape[a] for a in axes):
         raise ValueError(f"{name}: an axis of length 0 has no {name}imum, got shape {x.shape}, axis={axis}")
     y = getattr(x, name)(axis=axes, keepdims=True)
@@ -107,8 +100,9 @@ def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
     result = y if keepdims else y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in axes))
 
     def backward(dy: Array) -> Any:
-        hit = (x == y).astype(dy.dtype)
-        return (hit * (dy.reshape(kept) / hit.sum(axis=axes, keepdims=True)),)
+        hit = x == y
+        ties = hit.sum(axis=axes, keepdims=True, dtype="float64" if x.dtype.itemsize == 8 else "float32")
+        return (hit * (dy.reshape(kept) / ties).astype(dy.dtype),)
 
     return result, backward
 
@@ -119,7 +113,7 @@ def prod(x: Array, axis: int | None = None, keepdims: bool = False) -> Any:
     if isinstance(axis, tuple):
         raise TypeError(f"prod: axis must be an int or None, got {axis}")
     xp = backend_of(x).xp
-    axes = _axes(x.ndim, axis)
+    axes = all_axes(axis, x.ndim)
     kept, shape = _kept(x.shape, axes), x.shape
     y = x.prod(axis=axis, keepdims=keepdims)
 
@@ -137,13 +131,11 @@ def prod(x: Array, axis: int | None = None, keepdims: bool = False) -> Any:
 
 @op
 def cumsum(x: Array, axis: int | None = None) -> Any:
-    """The running sum along ``axis``; a 1-D array may leave it out."""
-    if axis is None and x.ndim != 1:
-        raise ValueError(f"cumsum: axis must be given for an array of {x.ndim} dimensions")
-    xp = backend_of(x).xp
+    """The running sum along ``axis``; without an axis of all values as one row."""
+    xp, shape = backend_of(x).xp, x.shape
     along = -1 if axis is None else axis
-    y = xp.cumsum(x, axis=along)
-    return y, lambda dy: (xp.flip(xp.cumsum(xp.flip(dy, axis=along), axis=along), axis=along),)
+    y = xp.cumsum(x.reshape(-1) if axis is None else x, axis=along)
+    return y, lambda dy: (xp.flip(xp.cumsum(xp.flip(dy, axis=along), axis=along), axis=along).reshape(shape),)
 
 
 cumulative_sum = cumsum
@@ -152,16 +144,19 @@ cumulative_sum = cumsum
 @op
 def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """``log(sum(exp(x)))`` over ``axis`` without overflow; -inf where every value is -inf."""
+    x = _floating(x)
     xp = backend_of(x).xp
-    axes = _axes(x.ndim, axis)
+    axes = all_axes(axis, x.ndim)
     top = x.max(axis=axes, keepdims=True)
     top = xp.where(xp.isfinite(top), top, x.dtype.type(0))
     e = xp.exp(x - top)
-    total = e.sum(axis=axes, keepdims=True)
-    with_axes = xp.log(total) + top
+    total = e.sum(axis=axes, keepdims=True, dtype="float32" if x.dtype.itemsize == 2 else None)
+    nothing = total == 0  # every value is -inf
+    total = xp.where(nothing, 1, total)
+    with_axes = xp.where(nothing, -math.inf, xp.log(total) + top).astype(x.dtype)
     kept = with_axes.shape
     y = with_axes if keepdims else with_axes.reshape(tuple(n for i, n in enumerate(x.shape) if i not in axes))
-    return y, lambda dy: (e * (dy.reshape(kept) / xp.where(total == 0, 1, total)),)
+    return y, lambda dy: ((e * (dy.reshape(kept) / total)).astype(x.dtype),)
 
 
 def _index(name: str) -> Any:

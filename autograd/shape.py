@@ -8,6 +8,7 @@ from typing import Any
 
 from ..backend import Array, Device, backend_for, backend_of
 from ..backend import device as check_device
+from .axes import one_axis
 from .broadcast import unbroadcast
 from .tape import op
 from .tensor import Tensor
@@ -25,10 +26,11 @@ def permute_dims(x: Array, axes: tuple[int, ...] | None = None) -> Any:
     """The axes in another order, reversed by default."""
     if axes is None:
         axes = tuple(reversed(range(x.ndim)))
+    y = x.transpose(axes)  # checks the axes
     back = [0] * len(axes)
     for new, old in enumerate(axes):
         back[old] = new
-    return x.transpose(axes), lambda dy: (dy.transpose(back),)
+    return y, lambda dy: (dy.transpose(back),)
 
 
 transpose = permute_dims
@@ -45,14 +47,15 @@ def matrix_transpose(x: Any) -> Tensor:
 def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     """Two axes exchanged."""
     axes = list(range(x.ndim))
-    axes[axis1], axes[axis2] = axes[axis2], axes[axis1]
+    i, j = one_axis(axis1, x.ndim), one_axis(axis2, x.ndim)
+    axes[i], axes[j] = j, i
     return permute_dims(x, tuple(axes))
 
 
 def moveaxis(x: Any, source: int, destination: int) -> Tensor:
     """One axis moved to another place, the others in their order."""
     axes = list(range(x.ndim))
-    axes.insert(destination % x.ndim, axes.pop(source))
+    axes.insert(one_axis(destination, x.ndim), axes.pop(one_axis(source, x.ndim)))
     return permute_dims(x, tuple(axes))
 
 
@@ -90,19 +93,36 @@ def flip(x: Array, axis: int | tuple[int, ...] | None = None) -> Any:
 
 
 @op
-def roll(x: Array, shift: int, axis: int | None = None) -> Any:
+def roll(x: Array, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None = None) -> Any:
     """Moved by ``shift`` places around ``axis``; without an axis as one row."""
     xp = backend_of(x).xp
-    return xp.roll(x, shift, axis), lambda dy: (xp.roll(dy, -shift, axis),)
+    back = tuple(-s for s in shift) if isinstance(shift, tuple) else -shift
+    return xp.roll(x, shift, axis), lambda dy: (xp.roll(dy, back, axis),)
 
 
 @op
 def repeat(x: Array, repeats: int, axis: int) -> Any:
     """Each value ``repeats`` times along ``axis``."""
     xp = backend_of(x).xp
-    along = axis % x.ndim
+    along = one_axis(axis, x.ndim)
+    if not isinstance(repeats, int):
+        raise TypeError(f"repeat: repeats must be one int for all values, got {repeats!r}")
     split = (*x.shape[: along + 1], repeats, *x.shape[along + 1 :])
     return xp.repeat(x, repeats, along), lambda dy: (dy.reshape(split).sum(axis=along + 1),)
+
+
+@op
+def tril(x: Array, k: int = 0) -> Any:
+    """The last two axes' lower triangle, up to the ``k``-th diagonal; 0 above."""
+    xp = backend_of(x).xp
+    return xp.tril(x, k), lambda dy: (xp.tril(dy, k),)
+
+
+@op
+def triu(x: Array, k: int = 0) -> Any:
+    """The last two axes' upper triangle, from the ``k``-th diagonal on; 0 below."""
+    xp = backend_of(x).xp
+    return xp.triu(x, k), lambda dy: (xp.triu(dy, k),)
 
 
 @op
@@ -168,6 +188,7 @@ def _split(x: Array, ends: tuple[int, ...], axis: int) -> Any:
 
 def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
     """Cut along ``axis`` into ``sections`` equal parts, or at the given places."""
+    axis = one_axis(axis, x.ndim)
     length = x.shape[axis]
     if isinstance(sections, int):
         if sections < 1 or length % sections:

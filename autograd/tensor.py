@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 from ..backend import Array, Device, backend_for, backend_of
@@ -18,6 +19,9 @@ class _Leaf:
 
     def __repr__(self) -> str:
         return "LEAF"
+
+    def __reduce__(self) -> str:
+        return "LEAF"  # copies are the one object itself
 
 
 LEAF = _Leaf()
@@ -147,6 +151,9 @@ class Tensor:
         for i in range(len(self)):
             yield self[i]
 
+    def __contains__(self, value: Any) -> bool:
+        return bool((self.data == value).any())
+
     def __repr__(self) -> str:
         values = str(backend_of(self.data).to_numpy(self.data)).replace("\n", "\n       ")
         device = self.device
@@ -173,6 +180,9 @@ class Tensor:
     def __int__(self) -> int:
         return int(self.item())
 
+    def __index__(self) -> int:
+        return operator.index(self.item())
+
     def __bool__(self) -> bool:
         if self.data.size != 1:
             raise ValueError(f"the truth of a tensor of shape {self.data.shape} is ambiguous: use .any() or .all()")
@@ -181,12 +191,19 @@ class Tensor:
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
 
+    def tolist(self) -> Any:
+        """The values as Python numbers in nested lists; waits for the device."""
+        return self.data.tolist()
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         device = self.device
         if device.kind != "cpu":
             raise TypeError(f"this tensor lives on {device}: call .to_numpy() to copy it to the host")
-        array = self.data if dtype is None else self.data.astype(dtype, copy=False)
-        return array.copy() if copy else array
+        if dtype is None or dtype == self.data.dtype:
+            return self.data.copy() if copy else self.data
+        if copy is False:
+            raise ValueError(f"a tensor of {self.data.dtype} cannot be an array of {dtype} without a copy")
+        return self.data.astype(dtype)
 
     def __dlpack__(self, **kwargs: Any) -> Any:
         """Share the memory with another library; the gradient stays behind."""
@@ -194,6 +211,12 @@ class Tensor:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.data.__dlpack_device__()
+
+    def __reduce__(self) -> Any:
+        """Copying (``copy.deepcopy(model)``) and sending to another process, for leaves only."""
+        if not self.is_leaf:
+            raise TypeError("a computed tensor cannot be copied or pickled, its place on the tape cannot: detach() it")
+        return _rebuild, (type(self), self.data, self.grad, self._edge is LEAF)
 
     # -- leaving the tape -----------------------------------------------------------------------------------------
     def detach(self) -> Tensor:
@@ -214,6 +237,15 @@ class Parameter(Tensor):
 
 
 _new = object.__new__
+
+
+def _rebuild(kind: type[Tensor], data: Array, grad: Array | None, requires_grad: bool) -> Tensor:
+    t = _new(kind)
+    Tensor.__init__(t, data, requires_grad=requires_grad)
+    t.grad = grad
+    if isinstance(t, Parameter):
+        t._grad_buffer = None  # the optimizer's, which stays with the original
+    return t
 
 
 def wrap(data: Array, edge: Any) -> Tensor:
@@ -248,15 +280,16 @@ def tensor(data: Any, *, dtype: Any = None, device: str | Device | None = None, 
     try:
         backend = backend_of(data)
     except TypeError:
-        backend, data = _import(data)
-    xp = backend.xp
-    array = xp.array(data, dtype=dtype)
+        backend, data = _import(data, dtype)
+    array = backend.xp.array(data, dtype=dtype)
+    if array.dtype.kind not in "biufcV" or array.dtype.hasobject or array.dtype.names:
+        raise TypeError(f"tensor: data must be numbers, got dtype {array.dtype}")
     if place is not None and place != backend.device_of(array):
         array = backend_for(place).from_numpy(backend.to_numpy(array), place)
     return Tensor(array, requires_grad=requires_grad)
 
 
-def _import(data: Any) -> tuple[Any, Array]:
+def _import(data: Any, dtype: Any) -> tuple[Any, Array]:
     """An array on the CPU, or where DLPack says it is, from something that is not yet one of ours."""
     cpu = backend_for("cpu")
     if hasattr(data, "__dlpack_device__"):
@@ -269,6 +302,13 @@ def _import(data: Any) -> tuple[Any, Array]:
         raise TypeError(f"tensor: data must be numbers in a rectangular shape: {error}") from error
     if array.dtype.kind not in "biufcV" or array.dtype.hasobject:
         raise TypeError(f"tensor: data must be numbers, got {type(data).__name__} of dtype {array.dtype}")
-    if array.dtype == "float64" and not hasattr(data, "dtype"):
+    if dtype is None and array.dtype == "float64" and not _has_dtype(data):
         array = array.astype("float32")
     return cpu, array
+
+
+def _has_dtype(data: Any) -> bool:
+    """Whether values come with a dtype of their own, alone or in lists: arrays and NumPy's scalars, not Python's."""
+    while isinstance(data, (list, tuple)) and len(data):
+        data = data[0]
+    return hasattr(data, "dtype")

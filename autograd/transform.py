@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import Array
+from ..backend import Array, backend_of
 from .tape import enable_grad, no_grad, op
 from .tensor import LEAF, Tensor, tensor, wrap
+
+
+class _Inside(threading.local):
+    grad = 0  # how many functions are being differentiated by grad
+
+
+_inside = _Inside()
 
 
 def grad(function: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable[..., Any]:
@@ -17,8 +25,12 @@ def grad(function: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> C
     Args:
         function: takes tensors, arrays or numbers and returns a tensor of one element.
         argument: the position, or positions, of what to differentiate by; a tuple gives a tuple.
+    Returns:
+        a function of the same arguments. Parameters that ``function`` uses besides them get their gradients added to
+        ``.grad``, as ``backward`` does.
     Raises:
         ValueError: the function's result has more than one element.
+        NotImplementedError: the gradient of a gradient was asked for; the walk back is not recorded.
     """
     positions = argument if isinstance(argument, tuple) else (argument,)
 
@@ -26,17 +38,26 @@ def grad(function: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> C
     def gradient(*args: Any, **kwargs: Any) -> Any:
         args_ = list(args)
         for i in positions:
+            if _inside.grad and isinstance(args_[i], Tensor) and args_[i].requires_grad:
+                raise NotImplementedError("grad: no gradient of a gradient: what grad returns is a constant")
             leaf = tensor(args_[i])
             leaf.requires_grad = True
             args_[i] = leaf
-        with enable_grad():
-            y = function(*args_, **kwargs)
-            if y.size != 1:
-                raise ValueError(f"grad: the function must return one element, got shape {y.shape}")
-            if y._edge is not None:
-                y.backward()
+        _inside.grad += 1
+        try:
+            with enable_grad():
+                y = function(*args_, **kwargs)
+        finally:
+            _inside.grad -= 1
+        if not isinstance(y, Tensor):
+            raise TypeError(f"grad: the function must return a tensor, got {type(y).__name__}")
+        if y.size != 1:
+            raise ValueError(f"grad: the function must return one element, got shape {y.shape}")
+        if y._edge is not None:
+            y.backward()
         result = tuple(
-            wrap(leaf.data * 0 if leaf.grad is None else leaf.grad, None) for leaf in (args_[i] for i in positions)
+            wrap(backend_of(leaf.data).xp.zeros_like(leaf.data) if leaf.grad is None else leaf.grad, None)
+            for leaf in (args_[i] for i in positions)
         )
         return result if isinstance(argument, tuple) else result[0]
 
@@ -65,7 +86,10 @@ def checkpoint(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
                 x if t is None else wrap(x, LEAF if wants and t.requires_grad else None)
                 for x, t in zip(arrays, given, strict=True)
             ]
-            return leaves, function(*leaves)
+            result = function(*leaves)
+            if not isinstance(result, Tensor):
+                raise TypeError(f"checkpoint: the function must return one tensor, got {type(result).__name__}")
+            return leaves, result
 
         with no_grad():
             y = call(False)[1]

@@ -89,7 +89,7 @@ class Backend:
 
     def owner(self, array: Array) -> Any:
         """The object that lives as long as the array's memory: the same for all views of it. Can be held weakly."""
-        while array.base is not None:
+        while hasattr(array.base, "dtype"):  # below the last array may lie a bytearray, which no weakref takes
             array = array.base
         return array
 

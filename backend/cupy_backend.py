@@ -36,7 +36,7 @@ class CupyBackend(Backend):
             raise DeviceUnavailableError(f"no CUDA device can be used: importing CuPy failed: {error}") from error
         try:
             count = cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
+        except RuntimeError as error:  # CUDARuntimeError, or a runtime library that was not found
             raise DeviceUnavailableError(f"no CUDA device can be used: the driver answered: {error}") from error
         if count == 0:
             raise DeviceUnavailableError("no CUDA device can be used: the driver reports none")

@@ -30,4 +30,4 @@ class Device:
         return cls(kind, int(index) if colon else 0)
 
     def __str__(self) -> str:
-        return self.kind if self.kind != "cuda" else f"cuda:{self.index}"
+        return f"{self.kind}:{self.index}" if self.index or self.kind == "cuda" else self.kind

@@ -23,14 +23,15 @@ class precision:  # a context manager reads as a word
         self._choice = choice
 
     def __enter__(self) -> precision:
-        self._before = current_precision()
+        # a stack in the thread's own memory: one object may be entered twice, and by two threads
+        _state.before = (current_precision(), getattr(_state, "before", None))
         _state.choice = self._choice
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _state.choice = self._before
+        _state.choice, _state.before = _state.before
 
 
 def current_precision() -> str:

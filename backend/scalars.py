@@ -25,6 +25,8 @@ class StepScalars:
     __slots__ = ("_backend", "_host", "_views", "values")
 
     def __init__(self, device: Device, *names: str, dtype: Any = "float32") -> None:
+        if len(set(names)) != len(names):
+            raise ValueError(f"StepScalars: names must differ from each other, got {', '.join(names)}")
         self._backend = backend_named(device.kind)
         self._host = backend_named("cpu").xp.zeros(len(names), dtype)
         self.values: Array = self._backend.from_numpy(self._host, device) if device.kind != "cpu" else self._host
@@ -35,7 +37,14 @@ class StepScalars:
         return self._views[name]
 
     def write(self, *values: float) -> None:
-        """Set all numbers at once, in the order of their names: one small copy, no wait for the device."""
+        """Set all numbers at once, in the order of their names: one small copy, no wait for the device.
+
+        Raises:
+            ValueError: not one value for each name.
+        """
+        if len(values) != len(self._views):
+            names = ", ".join(self._views)
+            raise ValueError(f"StepScalars: write needs {len(self._views)} values ({names}), got {values}")
         self._host[:] = values
         if self.values is not self._host:
             # not from_numpy, which waits; a copy, because the transfer may still read it when the next step writes

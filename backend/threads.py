@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class _Worker:
         self._done.acquire()
         self._work: Callable[[], None] | None = None
         self._error: BaseException | None = None
+        self._running = False
         threading.Thread(target=self._loop, name="lamella-worker", daemon=True).start()
 
     def _loop(self) -> None:
@@ -64,16 +66,26 @@ class _Worker:
                 except BaseException as error:
                     self._error = error
             work = None
+            self._running = False
             self._done.release()
 
     def begin(self, work: Callable[[], None]) -> None:
         self._work = work
+        self._running = True  # no interruption can come between this line and the next
         self._start.release()
 
     def finish(self) -> BaseException | None:
         self._done.acquire()
         error, self._error = self._error, None
         return error
+
+    def outlast(self) -> None:
+        """Wait without listening, after Ctrl-C: still no part may write once the region has been left."""
+        while self._running:
+            try:
+                time.sleep(0.001)
+            except KeyboardInterrupt:
+                continue
 
 
 class _Pool:
@@ -131,6 +143,10 @@ class _Kernel:
             _pool.blas.set(self._blas)
 
 
+def _is_interruption(error: BaseException | None) -> bool:
+    return error is not None and not isinstance(error, Exception)
+
+
 def cpu_kernel() -> _Kernel:
     """A context in which a CPU kernel runs: settings for speed that are put back at its end."""
     return _Kernel()
@@ -152,23 +168,33 @@ def parallel(work: Callable[[int, int], None], length: int, grain: int = 1) -> N
         with cpu_kernel():
             work(0, length)
         return
+    error: BaseException | None = None
     try:
         while len(_pool.workers) < parts - 1:
             _pool.workers.append(_Worker())
         bounds = [length * i // parts for i in range(parts + 1)]
         started: list[_Worker] = []
-        error: BaseException | None = None
         with cpu_kernel():
             try:
                 for worker, start, stop in zip(_pool.workers, bounds[1:-1], bounds[2:], strict=False):
-                    worker.begin(lambda start=start, stop=stop: work(start, stop))  # type: ignore[misc]
                     started.append(worker)
+                    worker.begin(lambda start=start, stop=stop: work(start, stop))  # type: ignore[misc]
                 work(bounds[0], bounds[1])
             except BaseException as raised:
                 error = raised
             for worker in started:
-                error = worker.finish() or error
+                if _is_interruption(error):
+                    worker.outlast()
+                    continue
+                try:
+                    error = worker.finish() or error
+                except BaseException as interruption:
+                    error = interruption
+                    worker.outlast()
         if error is not None:
+            if _is_interruption(error):
+                _pool.workers = []  # whether they have been listened to is not known
             raise error
     finally:
+        error = None  # its traceback holds this frame, and so the arrays of the region
         _pool.lock.release()
