@@ -76,7 +76,6 @@ from .elementwise import (
     where,
 )
 from .gradcheck import gradcheck
-from .hooks import HookHandle, Hooks
 from .indexing import take, take_along_axis
 from .methods import Tensor
 from .products import dot, einsum, matmul, outer, tensordot, vecdot
@@ -107,8 +106,6 @@ from .tensor import Parameter, is_floating, tensor
 from .transform import checkpoint, grad
 
 __all__ = [
-    "HookHandle",
-    "Hooks",
     "Parameter",
     "Tensor",
     "abs",

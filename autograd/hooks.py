@@ -77,11 +77,12 @@ def register_hook(self: Tensor, hook: Callable[[Array], Array | None]) -> HookHa
         return run.args[0].add(hook)
     hooks = Hooks()
     handle = hooks.add(hook)
-    edge.backward = partial(_hooked, hooks, output, run, edge.edges)
+    edge.backward = partial(_hooked, hooks, output, run, edge.edges, edge.saved)
+    edge.saved = None
     return handle
 
 
-def _hooked(hooks: Hooks, output: int, run: Any, edges: tuple[Any, ...], *dys: Any) -> Any:
+def _hooked(hooks: Hooks, output: int, run: Any, edges: tuple[Any, ...], saved: Any, *dys: Any) -> Any:
     """The backward function of an operation, its gradient number ``output`` shown to the hooks first."""
     dy = dys[output]
     for function in tuple(hooks.functions) if dy is not None else ():
@@ -89,10 +90,13 @@ def _hooked(hooks: Hooks, output: int, run: Any, edges: tuple[Any, ...], *dys: A
         if changed is not None:
             dy = like(changed, dy)
     dys = (*dys[:output], dy, *dys[output + 1 :])
-    if type(run) is tuple:
+    if saved is not None or type(run) is tuple:
+        rest = (None,) if saved is None else saved
         pairs = zip(edges, run, strict=False)  # an operation may leave out the last gradients
-        return tuple(None if to is None or g is None else g(dy, None) for to, g in pairs)
-    return tuple(g.copy() if g is dy else g for g in run(*dys))  # the tape knows its own dy only
+        found = [None if to is None or g is None else g(dy, *rest) for to, g in pairs]
+    else:
+        found = run(*dys)
+    return tuple(g.copy() if g is dy else g for g in found)  # the tape knows its own dy only
 
 
 def like(changed: Any, dy: Array) -> Array:

@@ -434,9 +434,8 @@ def backward(self: Tensor, gradient: Any = None, *, retain_graph: bool = False) 
             raise ValueError(f"backward: gradient must have the tensor's shape {data.shape}, got {g.shape}")
         if g.dtype != data.dtype:
             raise TypeError(f"backward: gradient must have the tensor's dtype {data.dtype}, got {g.dtype}")
-        g = g.copy()
     if edge is LEAF:
-        _give_leaf(None, self, g, None, False)
+        _give_leaf(None, self, g, g, False)
         return
     pending: list[tuple[int, Node]] = []
     if type(edge) is tuple:
@@ -558,7 +557,8 @@ def _give_leaf(node: Node | None, leaf: Tensor, g: Any, dy: Any, separate: bool)
             if type(g) is not type(data):  # a NumPy scalar
                 g = backend_of(data).asarray(g, data)
             handed_down = g is dy or (type(dy) is list and any(g is part for part in dy))  # it may go elsewhere too
-            leaf.grad = g.copy() if handed_down or g.base is not None else g
+            alone = not handed_down and (g.base is None or backend_of(data).is_recycled(g))
+            leaf.grad = g if alone else g.copy()
             return
         if g is not buffer:
             buffer[...] = g

@@ -54,6 +54,13 @@ class BufferPool:
             self._held += size
             return _carve(block, shape, dtype)
 
+    def is_alone(self, block: Any, known: int) -> bool:
+        """Whether ``block`` is one of the pool's and only ``known`` references to it are held outside."""
+        if sys.getrefcount(block) != known + 3:  # the list, this function's argument, getrefcount's
+            return False
+        with self._lock:
+            return any(block is own for own in self._blocks.get(block.nbytes - _ALIGNMENT, ()))
+
     def trim(self, limit: int = 0) -> None:
         """Give free blocks back to the system until at most ``limit`` bytes of them are kept."""
         with self._lock:

@@ -60,6 +60,10 @@ class NumpyBackend(Backend):
     def to_numpy(self, array: Array) -> Any:
         return array
 
+    def is_recycled(self, array: Array) -> bool:
+        base = array.base
+        return array.flags.c_contiguous and type(base) is np.ndarray and self.pool.is_alone(base, 2)  # the view's and ours
+
     def address(self, array: Array) -> int:
         pointer: int = array.__array_interface__["data"][0]
         return pointer

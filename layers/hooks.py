@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..autograd import Hooks, Tensor, is_recording, op
-from ..autograd.hooks import like
+from ..autograd import Tensor, is_recording, op
+from ..autograd.hooks import Hooks, like
 
 
 class ModuleHooks:

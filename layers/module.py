@@ -6,8 +6,9 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..autograd import HookHandle, Parameter, Tensor, is_floating, no_grad, note_write
+from ..autograd import Parameter, Tensor, is_floating, no_grad, note_write
 from ..autograd.errors import replace_last_context
+from ..autograd.hooks import HookHandle
 from ..backend import Array, Device, backend_for, backend_of
 from ..backend import device as check_device
 from .hooks import ModuleHooks

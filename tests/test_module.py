@@ -487,3 +487,41 @@ def test_gaussian_noise_has_its_standard_deviation_and_passes_the_gradient(devic
     y.sum().backward()
     assert (backend_for(device).to_numpy(x.grad) == 1).all()
     assert module.eval()(x) is x
+
+
+def test_a_large_gradient_is_kept_without_a_copy_where_nobody_else_sees_it() -> None:
+    """Large results lie in recycled memory, so they are views; a leaf takes them over, and never another's memory."""
+    x = lamella.Tensor(values(600, 600), requires_grad=True)
+    seen: list[Any] = []
+
+    @lamella.op
+    def double(x: Any) -> Any:
+        def backward(dy: Any) -> Any:
+            dx = backend_for("cpu").empty(x.shape, x.dtype, x)
+            np.multiply(dy, 2, dx)
+            seen.append(dx.ctypes.data)
+            return (dx.reshape(x.shape),)
+
+        return x * 2, backward
+
+    dy = np.ones((600, 600), np.float32)
+    double(x).backward(dy)
+    assert x.grad.ctypes.data == seen[0]
+    first = x.grad
+    x.grad = None
+    double(x).backward(dy)
+    assert x.grad.ctypes.data != first.ctypes.data
+    assert (first == 2).all()
+    x.backward(dy)  # a leaf itself
+    z = lamella.Tensor(values(2), requires_grad=True)
+    given = np.ones(2, np.float32)
+    z.backward(given)
+    z.grad += 1
+    z.reshape(2, 1).backward(given.reshape(2, 1))
+    assert (given == 1).all()
+    assert (z.grad == 3).all()
+    a, b = (lamella.Tensor(values(600, 600), requires_grad=True) for _ in range(2))
+    (a + b).backward(dy)
+    a.grad += 1
+    assert (dy == 1).all()
+    assert (b.grad == 1).all()
