@@ -143,7 +143,6 @@ def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
     Tensor.__init__(new, self.data.copy(), requires_grad=self.requires_grad)
     if isinstance(new, Parameter):
         new._grad_buffer = None
-    memo[id(self)] = new
     return new
 
 

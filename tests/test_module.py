@@ -525,3 +525,21 @@ def test_a_large_gradient_is_kept_without_a_copy_where_nobody_else_sees_it() -> 
     a.grad += 1
     assert (dy == 1).all()
     assert (b.grad == 1).all()
+
+
+@pytest.mark.parametrize("length", [2, 600_000])
+def test_a_gradient_that_somebody_keeps_is_copied_for_the_leaf(length: int) -> None:
+    x, kept = lamella.Tensor(values(length), requires_grad=True), []
+
+    @lamella.op
+    def same(x: Any) -> Any:
+        def backward(dy: Any) -> Any:
+            kept.append(backend_for("cpu").empty((length, 1), x.dtype, x))
+            kept[0][:, 0] = dy
+            return (kept[0].reshape(length),)
+
+        return x * 1, backward
+
+    same(x).sum().backward()
+    x.grad += 1
+    assert (kept[0] == 1).all()
