@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Device, backend_for
+from ..backend import Device, as_dtype, backend_for
 from ..backend import device as check_device
 from .tensor import Tensor, tensor
 
@@ -34,7 +34,7 @@ def full(
     """A tensor in which every value is ``fill_value``."""
     place = check_device(device)
     lengths = (shape,) if isinstance(shape, int) else tuple(shape)
-    array = backend_for(place).empty(lengths, dtype, place)
+    array = backend_for(place).empty(lengths, as_dtype(dtype), place)
     array.fill(fill_value)
     return Tensor(array, requires_grad=requires_grad)
 

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import Array, backend_of
+from ..backend import Array, as_dtype, backend_of
 from .tape import binary_op, broadcasting_op, op, require_one_device
 from .tensor import Tensor, is_floating, wrap
 
@@ -32,7 +32,7 @@ def _module(*values: Any) -> Any:
 add = binary_op("add", "x + y", operator.add, lambda dz: dz, lambda dz: dz, saves=False)
 subtract = binary_op("subtract", "x - y", operator.sub, lambda dz: dz, lambda dz: -dz, saves=False)
 multiply = binary_op("multiply", "x * y", operator.mul, lambda dz, x, y: dz * y, lambda dz, x, y: dz * x)
-divide = binary_op("divide", "x / y", operator.truediv, lambda dz, x, y: dz / y, lambda dz, x, y: -dz * x / (y * y))
+divide = binary_op("divide", "x / y", operator.truediv, lambda dz, x, y: dz / y, lambda dz, x, y: -dz * (x / y) / y)
 
 
 @broadcasting_op
@@ -137,7 +137,7 @@ def where(condition: Array, x: Array, y: Array) -> Any:
 @op
 def _astype(x: Array, dtype: Any) -> Any:
     before = x.dtype
-    y = x.astype(dtype)
+    y = x.astype(as_dtype(dtype))
     return y, lambda dy: (dy.astype(before),)
 
 

@@ -52,14 +52,15 @@ _T.__setitem__ = indexing.setitem
 _T.backward = backward
 _T.register_hook = register_hook
 
-for _function in (
+_METHODS: tuple[Any, ...] = (
     *(elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.tanh, elementwise.clip, elementwise.astype),
     *(reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.max, reduction.min, reduction.prod),
     *(reduction.argmax, reduction.argmin, reduction.any, reduction.all, reduction.cumsum),
     *(shape.squeeze, shape.ravel, shape.swapaxes, shape.repeat, shape.to),
     *(indexing.take, products.dot),
-):
-    setattr(_T, _function.__name__, _function)
+)
+for _method in _METHODS:
+    setattr(_T, _method.__name__, _method)
 
 _T.flatten = shape.ravel
 _T.abs = elementwise.absolute

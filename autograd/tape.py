@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -142,7 +143,10 @@ def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..
                     break
         try:
             arrays, edges, kind, wanted = _unwrap(args)
-            y, backward = function(*arrays, **kwargs)
+            result = function(*arrays, **kwargs)
+            if type(result) is not tuple or len(result) != 2:
+                raise TypeError(f"an op must return (y, backward), got {describe((result,), {})}")
+            y, backward = result
         except Exception as error:
             raise _explained(error, name, args, kwargs)  # noqa: B904 - the same error, or one that chains to it
         if type(y) is not kind:
@@ -168,6 +172,8 @@ def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..
         return t
 
     apply.broadcasts = broadcasts  # type: ignore[attr-defined]
+    code = function.__code__
+    apply.most = sys.maxsize if code.co_flags & inspect.CO_VARARGS else code.co_argcount  # type: ignore[attr-defined]
     return apply
 
 
@@ -483,6 +489,8 @@ def _walk(pending: list[tuple[int, Node]], retain_graph: bool) -> None:
             else:
                 separate = type(run) is tuple
                 grads = run if separate else run(dy) if type(node.shape) is tuple else run(*dy)
+                if len(grads) > node.op.most:
+                    raise ValueError(f"backward must give at most {node.op.most} gradients, got {len(grads)}")
             for edge, g in zip(edges, grads):  # noqa: B905 - an operation may leave out the last gradients
                 if edge is None or g is None:
                     continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from ..backend import Array, Device, backend_for, backend_of
+from ..backend import Array, Device, as_dtype, backend_for, backend_of
 from ..backend import device as check_device
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ class _Leaf:
 
     def __repr__(self) -> str:
         return "LEAF"
-
-    def __reduce__(self) -> str:
-        return "LEAF"  # copies are the one object itself
 
 
 LEAF = _Leaf()
@@ -275,13 +272,15 @@ def tensor(data: Any, *, dtype: Any = None, device: str | Device | None = None, 
         DeviceUnavailableError: the device does not exist here.
     """
     place = None if device is None else check_device(device)
+    if hasattr(data, "mask"):
+        raise TypeError("tensor: data must not be a masked array, there are no masks here; use data.filled(value)")
     if isinstance(data, Tensor):
         data = data.data
     try:
         backend = backend_of(data)
     except TypeError:
         backend, data = _import(data, dtype)
-    array = backend.xp.array(data, dtype=dtype)
+    array = backend.xp.array(data, dtype=None if dtype is None else as_dtype(dtype))
     if array.dtype.kind not in "biufcV" or array.dtype.hasobject or array.dtype.names:
         raise TypeError(f"tensor: data must be numbers, got dtype {array.dtype}")
     if place is not None and place != backend.device_of(array):

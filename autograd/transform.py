@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import Array, backend_of
+from ..backend import Array, backend_of, remember_draws, repeat_draws
 from .tape import enable_grad, no_grad, op
 from .tensor import LEAF, Tensor, tensor, wrap
 
@@ -67,8 +67,8 @@ def grad(function: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> C
 def checkpoint(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """``function(*inputs)`` without keeping what its backward needs: it is computed again during backward.
 
-    The function must give the same result when called again (randomness by counters does), and may use parameters:
-    their gradients arrive as usual.
+    The function must give the same result when called again; what it draws from generators is given to it again, so
+    dropout drops the same values. It may use parameters: their gradients arrive as usual.
 
     Args:
         function: takes tensors and returns one tensor.
@@ -91,11 +91,11 @@ def checkpoint(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
                 raise TypeError(f"checkpoint: the function must return one tensor, got {type(result).__name__}")
             return leaves, result
 
-        with no_grad():
+        with no_grad(), remember_draws() as draws:
             y = call(False)[1]
 
         def backward(dy: Array) -> Any:
-            with enable_grad():
+            with enable_grad(), repeat_draws(draws):
                 leaves, again = call(True)
             if again._edge is not None:
                 again.backward(dy)
@@ -104,4 +104,5 @@ def checkpoint(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
         return y.data, backward
 
     # Parameters inside the function want gradients even where no input does: an empty leaf keeps the node on the tape.
-    return checkpointed(wrap(first.data.reshape(-1)[:0], LEAF), *inputs)
+    empty = backend_of(first.data).empty((0,), "float32", first.device)
+    return checkpointed(wrap(empty, LEAF), *inputs)

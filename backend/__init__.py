@@ -5,8 +5,9 @@ if not __name__.startswith("lamella."):
 
 from .base import Array, Backend, DeviceUnavailableError, MemoryFigures, MixedDevicesError
 from .device import Device
+from .dtypes import as_dtype
 from .numpy_backend import NumpyBackend
-from .philox import Generator, philox4x32, random_bits
+from .philox import Generator, philox4x32, random_bits, remember_draws, repeat_draws
 from .precision import current_precision, precision
 from .registry import (
     available_devices,
@@ -44,6 +45,7 @@ __all__ = [
     "MemoryFigures",
     "MixedDevicesError",
     "StepScalars",
+    "as_dtype",
     "available_devices",
     "backend_for",
     "backend_names",
@@ -63,6 +65,8 @@ __all__ = [
     "read_source",
     "register_backend",
     "register_loader",
+    "remember_draws",
+    "repeat_draws",
     "set_num_threads",
     "unregister_backend",
     "why_unavailable",

@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 import operator
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .base import Array
@@ -110,6 +113,42 @@ def _hash(key: int, *path: int) -> int:
     return key
 
 
+class _Drawn(threading.local):
+    log: list[tuple[int, int, int]] | None = None  # (seed, offset, count) of each draw, while remembering
+    again: Iterator[tuple[int, int, int]] | None = None  # the draws to give once more, while repeating
+
+    def next(self, seed: int, count: int) -> tuple[int, int]:
+        before = next(self.again, None) if self.again is not None else None
+        if before is None or (before[0], before[2]) != (seed, count):
+            raise RuntimeError("a function that is computed again must draw the same random numbers as the first time")
+        return before[0], before[1]
+
+
+_drawn = _Drawn()
+
+
+@contextmanager
+def remember_draws() -> Iterator[list[tuple[int, int, int]]]:
+    """Note every draw from every generator in this thread: ``with remember_draws() as draws``."""
+    outer, _drawn.log = _drawn.log, []
+    try:
+        yield _drawn.log
+    finally:
+        if outer is not None:
+            outer.extend(_drawn.log)
+        _drawn.log = outer
+
+
+@contextmanager
+def repeat_draws(draws: list[tuple[int, int, int]]) -> Iterator[None]:
+    """Give the remembered draws once more, in their order; the generators themselves do not move."""
+    outer, _drawn.again = _drawn.again, iter(draws)
+    try:
+        yield
+    finally:
+        _drawn.again = outer
+
+
 class Generator:
     """A stream of random numbers given by a seed: ``lamella.Generator(0)``.
 
@@ -157,12 +196,21 @@ class Generator:
             raise TypeError("Generator.split: path must name the new stream by at least one integer, got none")
         return Generator(_hash(self._seed, *path))
 
+    def spawn(self) -> Generator:
+        """A stream of its own for another user: each call gives another one, and takes two words from this stream."""
+        return Generator(_hash(*self.reserve(2)))
+
     def reserve(self, count: int) -> tuple[int, int]:
         """Take ``count`` words out of the stream without computing them: (key, offset) for :func:`random_bits`."""
-        start, end = self._offset, self._offset + operator.index(count)
+        count = operator.index(count)
+        if _drawn.again is not None:
+            return _drawn.next(self._seed, count)
+        start, end = self._offset, self._offset + count
         if not start <= end <= _END:
             raise ValueError(f"Generator.reserve: count must be in 0 … {_END - start}, got {count}")
         self._offset = end
+        if _drawn.log is not None:
+            _drawn.log.append((self._seed, start, count))
         return self._seed, start
 
     def bits(self, shape: int | tuple[int, ...], *, device: str | Device = _CPU) -> Array:

@@ -12,9 +12,9 @@ _state = threading.local()
 class precision:  # a context manager reads as a word
     """Choose the arithmetic of float32 products inside a ``with`` block, for this thread.
 
-    ``"float32"`` is the default: IEEE products, fast algorithms with a stated error bound allowed. ``"tf32"`` lets
-    tensor cores round the factors to 10 bits of mantissa. ``"strict"`` also avoids algorithms that trade accuracy for
-    speed (Winograd convolution).
+    ``"float32"`` is the default: IEEE products, fast algorithms with a stated error bound allowed. ``"tf32"`` permits
+    tensor cores to round the factors to 10 bits of mantissa. ``"strict"`` forbids algorithms that trade accuracy for
+    speed. So far every product is an IEEE product by the plain algorithm: nothing uses a permission yet.
     """
 
     def __init__(self, choice: str) -> None:

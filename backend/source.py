@@ -67,6 +67,7 @@ def get_kernel(path: Path, name: str, defines: tuple[str, ...], like: Array) -> 
 
 def forget_kernels(kind: str) -> None:
     """Drop every kernel compiled for one device kind (when a test backend goes away)."""
-    for kept in (_kernels, _modules):
+    caches: tuple[dict[Any, Any], ...] = (_kernels, _modules)
+    for kept in caches:
         for key in [key for key in kept if key[-1].kind == kind]:
             del kept[key]

@@ -37,5 +37,5 @@ def mlp(
         if i < len(features) - 2:
             modules.append(activation())
             if dropout:
-                modules.append(Dropout(dropout, rng=rng.split(i)))
+                modules.append(Dropout(dropout, rng=rng.spawn()))
     return Sequential(*modules)

@@ -389,3 +389,21 @@ def test_precision_is_each_threads_own() -> None:
 def test_unknown_precisions_are_refused() -> None:
     with pytest.raises(ValueError, match="precision must be one of 'float32', 'tf32', 'strict', got 'fp16'"):
         precision("fp16")
+
+
+def test_sum_rows_of_a_million_rows_keeps_its_digits() -> None:
+    backend = backend_for("cpu")
+    a = np.full(((1 << 20) + 3, 2), 0.1, np.float32)
+    expected = float(np.float32(0.1)) * len(a)
+    out = np.empty(2, np.float32)
+    for total in (backend.sum_rows(a), backend.sum_rows(a, out), out):
+        np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_bfloat16_is_known_by_name_in_a_fresh_process() -> None:
+    import subprocess
+    import sys
+
+    code = "import lamella; t = lamella.tensor([1.5], dtype='bfloat16'); print(t.dtype, t.astype('float32').item())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["bfloat16", "1.5"]

@@ -214,3 +214,10 @@ def test_errors_name_the_argument_the_rule_and_the_value(call, kind: type[Except
     with pytest.raises(kind) as caught:
         call()
     assert message in str(caught.value)
+
+
+def test_spawned_streams_differ_from_each_other_and_are_the_same_again() -> None:
+    one, other = lamella.Generator(3), lamella.Generator(3)
+    seeds = [one.spawn().state[0] for _ in range(4)]
+    assert len(set(seeds)) == 4
+    assert seeds == [other.spawn().state[0] for _ in range(4)]

@@ -782,3 +782,48 @@ def test_gradcheck_looks_at_large_inputs_here_and_there() -> None:
 
     assert lamella.gradcheck(count, np.ones(1001), max_elements=10)
     assert len(calls) <= 21
+
+
+# -- what a stranger found ------------------------------------------------------------------------------------------
+
+
+def test_checkpoint_drops_the_same_values_when_it_computes_again(device: Device) -> None:
+    import lamella.layers as L
+
+    linear = L.Linear(50, 50, rng=lamella.Generator(0)).to(device)
+    drop = L.Dropout(0.5, rng=lamella.Generator(1))
+    x = lamella.tensor(np.ones((1, 50), np.float32), device=device, requires_grad=True)
+    y = lamella.checkpoint(lambda x: drop(linear(x)), x)
+    after_forward = drop.rng.state
+    y.sum().backward()
+    to_numpy = lamella.backend.backend_for(device).to_numpy
+    np.testing.assert_array_equal(to_numpy(linear.bias.grad) != 0, y.to_numpy()[0] != 0)
+    assert drop.rng.state == after_forward  # the next step draws on, as without checkpoint
+
+
+def test_checkpoint_of_a_function_that_draws_otherwise_the_second_time_says_so() -> None:
+    rng, calls = lamella.Generator(0), []
+
+    def fickle(x: lamella.Tensor) -> lamella.Tensor:
+        calls.append(1)
+        return x * rng.uniform(2 if len(calls) == 1 else 3).sum().item()
+
+    x = lamella.tensor([1.0], requires_grad=True)
+    with pytest.raises(RuntimeError, match="must draw the same random numbers"):
+        lamella.checkpoint(fickle, x).backward()
+
+
+@pytest.mark.parametrize("wrong", [lambda x: x * x, lambda x: (x, x, x), lambda x: [x, None]])
+def test_an_op_that_forgets_its_backward_is_told_so(wrong: Any) -> None:
+    x = lamella.tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(TypeError, match=r"an op must return \(y, backward\), got"):
+        lamella.op(wrong)(x)
+
+
+def test_more_gradients_than_arguments_are_refused() -> None:
+    @lamella.op
+    def double(x: Any) -> Any:
+        return 2 * x, lambda dy: (2 * dy, 2 * dy)
+
+    with pytest.raises(ValueError, match="at most 1 gradients, got 2"):
+        double(lamella.tensor([1.0], requires_grad=True)).backward()

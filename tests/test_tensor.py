@@ -423,3 +423,8 @@ def test_copy_and_detach_leave_the_tape() -> None:
     assert y.detach().data is y.data
     assert not y.detach().requires_grad
     assert not np.shares_memory(y.copy().data, y.data)
+
+
+def test_a_masked_array_is_refused_and_keeps_its_mask() -> None:
+    with pytest.raises(TypeError, match="must not be a masked array"):
+        lamella.tensor(np.ma.array([1.0, 2.0], mask=[False, True]))
