@@ -4,24 +4,42 @@ if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import layers'")
 
 from ..autograd import Parameter
+from . import init, links
+from .binary_cross_entropy import BCELoss, BCEWithLogitsLoss, binary_cross_entropy, binary_cross_entropy_with_logits
 from .celu import CELU, celu
 from .containers import Sequential
+from .cosine_similarity import CosineEmbeddingLoss, CosineSimilarity, cosine_embedding_loss, cosine_similarity
 from .cross_entropy import CrossEntropyLoss, cross_entropy
 from .dropout import Dropout, dropout
 from .elu import ELU, elu
+from .gaussian_nll_loss import GaussianNLLLoss, gaussian_nll_loss
 from .gelu import GELU, gelu
 from .glu import GLU, glu
 from .hardshrink import Hardshrink, hardshrink
 from .hardsigmoid import Hardsigmoid, hardsigmoid
 from .hardswish import Hardswish, hardswish
 from .hardtanh import Hardtanh, hardtanh
+from .hinge_loss import (
+    HingeEmbeddingLoss,
+    HingeLoss,
+    SoftMarginLoss,
+    hinge_embedding_loss,
+    hinge_loss,
+    soft_margin_loss,
+)
+from .huber_loss import HuberLoss, SmoothL1Loss, huber_loss, smooth_l1_loss
+from .kl_div import KLDivLoss, kl_div
+from .l1_loss import L1Loss, l1_loss
 from .leaky_relu import LeakyReLU, leaky_relu
 from .linear import Linear, linear
 from .log_softmax import LogSoftmax, log_softmax
 from .logsigmoid import LogSigmoid, logsigmoid
+from .margin_loss import MarginRankingLoss, MultiMarginLoss, margin_ranking_loss, multi_margin_loss
 from .mish import Mish, mish
 from .module import Buffer, Module
 from .mse_loss import MSELoss, mse_loss
+from .nll_loss import NLLLoss, nll_loss
+from .poisson_nll_loss import PoissonNLLLoss, poisson_nll_loss
 from .prelu import PReLU, prelu
 from .relu import ReLU, relu
 from .relu6 import ReLU6, relu6
@@ -38,6 +56,7 @@ from .swish import Swish, swish
 from .tanh import Tanh, tanh
 from .tanhshrink import Tanhshrink, tanhshrink
 from .threshold import Threshold, threshold
+from .triplet_margin_loss import TripletMarginLoss, triplet_margin_loss
 
 __all__ = [
     "CELU",
@@ -45,28 +64,44 @@ __all__ = [
     "GELU",
     "GLU",
     "SELU",
+    "BCELoss",
+    "BCEWithLogitsLoss",
     "Buffer",
+    "CosineEmbeddingLoss",
+    "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
+    "GaussianNLLLoss",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
+    "HingeEmbeddingLoss",
+    "HingeLoss",
+    "HuberLoss",
+    "KLDivLoss",
+    "L1Loss",
     "LeakyReLU",
     "Linear",
     "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
+    "MarginRankingLoss",
     "Mish",
     "Module",
+    "MultiMarginLoss",
+    "NLLLoss",
     "PReLU",
     "Parameter",
+    "PoissonNLLLoss",
     "ReLU",
     "ReLU6",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "Sign",
+    "SmoothL1Loss",
+    "SoftMarginLoss",
     "Softmax",
     "Softplus",
     "Softshrink",
@@ -76,22 +111,39 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "TripletMarginLoss",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "celu",
+    "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
     "dropout",
     "elu",
+    "gaussian_nll_loss",
     "gelu",
     "glu",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "hinge_embedding_loss",
+    "hinge_loss",
+    "huber_loss",
+    "init",
+    "kl_div",
+    "l1_loss",
     "leaky_relu",
     "linear",
+    "links",
     "log_softmax",
     "logsigmoid",
+    "margin_ranking_loss",
     "mish",
     "mse_loss",
+    "multi_margin_loss",
+    "nll_loss",
+    "poisson_nll_loss",
     "prelu",
     "relu",
     "relu6",
@@ -99,6 +151,8 @@ __all__ = [
     "sigmoid",
     "sign",
     "silu",
+    "smooth_l1_loss",
+    "soft_margin_loss",
     "softmax",
     "softplus",
     "softshrink",
@@ -108,4 +162,5 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "triplet_margin_loss",
 ]
