@@ -63,7 +63,9 @@ class NumpyBackend(Backend):
 
     def is_recycled(self, array: Array) -> bool:
         base = array.base
-        return array.flags.c_contiguous and type(base) is np.ndarray and self.pool.is_alone(base, 2)  # the view's and ours
+        if type(base) is not np.ndarray or not array.flags.c_contiguous:
+            return False
+        return self.pool.is_alone(base, 2)  # the view's reference and ours
 
     def address(self, array: Array) -> int:
         pointer: int = array.__array_interface__["data"][0]
