@@ -7,7 +7,7 @@ from typing import Any
 from . import creation, elementwise, indexing, products, reduction, shape
 from .hooks import register_hook
 from .tape import backward
-from .tensor import LEAF, Parameter, Tensor, tensor
+from .tensor import Tensor, tensor
 
 __all__ = ["Tensor"]  # complete once this file has run
 
@@ -131,29 +131,3 @@ def _copy(self: Tensor) -> Tensor:
 
 
 _T.copy = _copy
-
-
-# -- copy and pickle -------------------------------------------------------------------------------------------------
-
-
-def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
-    """A leaf of the same kind with memory of its own; the gradient and an optimizer's buffers stay behind."""
-    if self._edge is not None and self._edge is not LEAF:
-        raise RuntimeError("a tensor that was computed cannot be copied with its history: use .detach() first")
-    new = object.__new__(type(self))
-    Tensor.__init__(new, self.data.copy(), requires_grad=self.requires_grad)
-    if isinstance(new, Parameter):
-        new._grad_buffer = None
-    return new
-
-
-def _refuse_pickle(self: Tensor, protocol: object) -> Any:
-    raise TypeError(
-        f"a {type(self).__name__} cannot be pickled, because reading a pickle runs code: "
-        "store arrays with lamella.save(path, {name: tensor}) and read them with lamella.load(path)"
-    )
-
-
-_T.__deepcopy__ = _deepcopy
-_T.__copy__ = lambda self: _deepcopy(self, {})
-_T.__reduce_ex__ = _refuse_pickle

@@ -182,12 +182,13 @@ class Module:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A module of its own: what was shared inside stays shared; gradients, hooks and optimizers stay behind."""
-        return self._copied(lambda value: copy.deepcopy(value, memo), memo)
+        for _, value in self._named_state():
+            if id(value) not in memo:
+                memo[id(value)] = type(value)(value.data.copy(), requires_grad=value.requires_grad)
+        return self._copied(lambda value: copy.deepcopy(value, memo))
 
-    def _copied(self, copy_of: Callable[[Any], Any], memo: dict[int, Any] | None = None) -> Any:
+    def _copied(self, copy_of: Callable[[Any], Any]) -> Any:
         new = object.__new__(type(self))
-        if memo is not None:
-            memo[id(self)] = new
         for name, value in vars(self).items():
             if name != "_hooks":
                 vars(new)[name] = copy_of(value)

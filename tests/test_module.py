@@ -325,13 +325,7 @@ def test_a_deep_copy_keeps_kinds_frozen_state_and_streams(device: Device) -> Non
     assert copy.copy(module)[1] is module[1]
 
 
-def test_a_computed_tensor_is_not_copied() -> None:
-    y = lamella.tensor([1.0], requires_grad=True) * 2
-    with pytest.raises(RuntimeError, match=r"use \.detach"):
-        copy.deepcopy(y)
-
-
-@pytest.mark.parametrize("thing", [L.Linear(1, 1), L.Sequential(), lamella.tensor([1.0]), L.Linear(1, 1).weight])
+@pytest.mark.parametrize("thing", [L.Linear(1, 1), L.Sequential(L.ReLU())])
 def test_pickle_is_refused_with_the_way_out(thing: Any) -> None:
     with pytest.raises(TypeError, match=r"cannot be pickled.*lamella.save"):
         pickle.dumps(thing)
