@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Any, TypeVar
 
-from ..backend import Array, MixedDevicesError, backend_for, backend_of, common_backend, is_array
+from ..backend import Array, MixedDevicesError, backend_for, backend_of, common_backend, is_array, is_view
 from .broadcast import unbroadcast
 from .errors import add_context, describe
 from .tensor import LEAF, Tensor, wrap
@@ -506,7 +506,7 @@ def _walk(pending: list[tuple[int, Node]], retain_graph: bool) -> None:
                     if held is None:
                         edge.grad = g
                         heappush(pending, (edge.seq, edge))
-                    elif getrefcount(held) == _MINE and held.base is None:
+                    elif getrefcount(held) == _MINE and not is_view(held):
                         held += g
                         edge.grad = held  # a NumPy scalar is not changed in place
                     else:
@@ -565,13 +565,12 @@ def _give_leaf(node: Node | None, leaf: Tensor, g: Any, dy: Any, separate: bool)
             if type(g) is not type(data):  # a NumPy scalar
                 g = backend_of(data).asarray(g, data)
             handed_down = g is dy or (type(dy) is list and any(g is part for part in dy))  # it may go elsewhere too
-            alone = not handed_down and (g.base is None or backend_of(data).is_recycled(g))
-            leaf.grad = g if alone else g.copy()
+            leaf.grad = g.copy() if handed_down or is_view(g) else g
             return
         if g is not buffer:
             buffer[...] = g
         leaf.grad = buffer
-    elif before is buffer or (getrefcount(before) == _MINE and before.base is None):
+    elif before is buffer or (getrefcount(before) == _MINE and not is_view(before)):
         before += g
     else:
         total = before + g

@@ -4,6 +4,7 @@ if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import backend'")
 
 from .base import Array, Backend, DeviceUnavailableError, MemoryFigures, MixedDevicesError
+from .buffers import is_view
 from .device import Device
 from .dtypes import as_dtype
 from .numpy_backend import NumpyBackend
@@ -58,6 +59,7 @@ __all__ = [
     "get_kernel",
     "get_num_threads",
     "is_array",
+    "is_view",
     "parallel",
     "philox4x32",
     "precision",

@@ -93,10 +93,6 @@ class Backend:
             array = array.base
         return array
 
-    def is_recycled(self, array: Array) -> bool:
-        """Whether a view is all that anybody holds of a block of recycled memory, so that it is as good as no view."""
-        return False
-
     def address(self, array: Array) -> int:
         """Where the array's first element lies, in bytes."""
         pointer: int = array.data.ptr

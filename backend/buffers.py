@@ -17,6 +17,16 @@ SMALLEST = 1 << 20  # bytes; below, malloc recycles by itself
 _ALIGNMENT = 64  # bytes; a cache line, and the widest vector register
 
 
+class _Block(np.ndarray):
+    """Memory of the pool. Its own class tells an array that was carved from it from a view of such an array."""
+
+
+def is_view(array: Any) -> bool:
+    """Whether an array's memory belongs to another array, so that keeping it would keep or share more than itself."""
+    base = array.base
+    return base is not None and type(base) is not _Block
+
+
 class BufferPool:
     """Blocks of memory by size class, each free when nobody but the pool refers to it.
 
@@ -49,17 +59,10 @@ class BufferPool:
                         self._trim(self.limit)
                     return array
             self._trim(self.limit - size)
-            block = np.empty(size + _ALIGNMENT, np.uint8)
+            block = _Block(size + _ALIGNMENT, np.uint8)
             blocks.append(block)
             self._held += size
             return _carve(block, shape, dtype)
-
-    def is_alone(self, block: Any, known: int) -> bool:
-        """Whether ``block`` is one of the pool's and only ``known`` references to it are held outside."""
-        if sys.getrefcount(block) != known + 3:  # the list, this function's argument, getrefcount's
-            return False
-        with self._lock:
-            return any(block is own for own in self._blocks.get(block.nbytes - _ALIGNMENT, ()))
 
     def trim(self, limit: int = 0) -> None:
         """Give free blocks back to the system until at most ``limit`` bytes of them are kept."""

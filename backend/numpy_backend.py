@@ -61,12 +61,6 @@ class NumpyBackend(Backend):
     def to_numpy(self, array: Array) -> Any:
         return array
 
-    def is_recycled(self, array: Array) -> bool:
-        base = array.base
-        if type(base) is not np.ndarray or not array.flags.c_contiguous:
-            return False
-        return self.pool.is_alone(base, 2)  # the view's reference and ours
-
     def address(self, array: Array) -> int:
         pointer: int = array.__array_interface__["data"][0]
         return pointer

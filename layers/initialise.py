@@ -1,4 +1,7 @@
-"""Initial values of parameters, drawn on the host so that every device starts with the same bits."""
+"""The parameters that layers start with, PyTorch's defaults; other initial values are in ``init.py``.
+
+Drawn on the host, so that every device starts with the same bits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The squared error."""
+"""The squared error: the Gaussian likelihood of a fixed variance."""
 
 from __future__ import annotations
 
@@ -6,53 +6,41 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array, backend_of
-from .module import Module
-from .reduction import check_reduction
+from .reduction import Loss, check_reduction, check_weight, matched, narrowed, reduce_losses, widened
 
 
 @op
-def mse_loss(prediction: Array, targets: Array, reduction: str = "mean") -> Any:
+def mse_loss(prediction: Array, targets: Array, reduction: str = "mean", weight: Array | None = None) -> Any:
     """``(prediction - targets)**2``: its mean over all elements, its sum, or each.
 
     Args:
         prediction: any shape, floating.
-        targets: the same shape and dtype.
+        targets: the same shape and dtype; integers are taken as numbers.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        weight: of each loss, the same shape; the mean then divides by the sum of the weights. It gets no gradient.
     Raises:
         ValueError: the shapes differ (nothing is broadcast), or there is nothing to take the mean of.
     """
     check_reduction("mse_loss", reduction)
-    if prediction.shape != targets.shape:
-        raise ValueError(
-            f"mse_loss: prediction and targets must have one shape, got {prediction.shape} and {targets.shape}"
-        )
-    if prediction.dtype != targets.dtype:
-        raise TypeError(
-            f"mse_loss: prediction and targets must have one dtype, got {prediction.dtype} and {targets.dtype}"
-        )
-    error = prediction - targets
-    if reduction == "none":
-        return error * error, (
-            lambda dy, out: error * (2 * dy),
-            lambda dy, out: error * (-2 * dy),
-        )
-    if reduction == "mean" and error.size == 0:
-        raise ValueError(f"mse_loss: the mean of no elements is undefined, got shape {prediction.shape}")
+    dtype, backend = prediction.dtype, backend_of(prediction)
+    x, t = matched("mse_loss", prediction, targets)
+    error = x - t
+    if reduction == "none" or weight is not None or error.size == 0:
+        weight = check_weight("mse_loss", weight, prediction, broadcast=False)
+        slopes = (lambda: error * 2, lambda: error * -2)
+        count = None if weight is None else weight.sum()
+        return reduce_losses("mse_loss", backend, error * error, reduction, dtype, slopes, weight=weight, count=count)
+    flat = error.reshape(-1)  # one product for all squares and their sum
     scale = 1.0 / error.size if reduction == "mean" else 1.0
-    flat = error.reshape(-1)
-    total = backend_of(error).xp.dot(flat, flat) * scale
-    return total, (
-        lambda dy, out: error * (dy * (2 * scale)),
-        lambda dy, out: error * (dy * (-2 * scale)),
-    )
+
+    def gradient(factor: float) -> Any:
+        return lambda dy, out: narrowed(backend, error * (widened(dy) * (factor * scale)), dtype)
+
+    return narrowed(backend, backend.xp.dot(flat, flat) * scale, dtype), (gradient(2.0), gradient(-2.0))
 
 
-class MSELoss(Module):
+class MSELoss(Loss):
     """Mean squared error; see :func:`mse_loss`."""
-
-    def __init__(self, reduction: str = "mean") -> None:
-        check_reduction("MSELoss", reduction)
-        self.reduction = reduction
 
     def forward(self, prediction: Any, targets: Any) -> Tensor:
         return mse_loss(prediction, targets, self.reduction)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..autograd import Tensor, op
+from ..autograd.tensor import is_floating
 from ..backend import Array, backend_of
+from ..kernels.elementwise import CHUNK, elementwise
 from .module import Module
 
 
 @op
 def relu(x: Array) -> Any:
     """``max(x, 0)``, elementwise. The derivative at 0 is 0, as frameworks have it; lecture notes often write 1."""
+    if x.size > CHUNK and is_floating(x.dtype):
+        (y,) = elementwise(_relu, x)
+        return y, lambda dy: elementwise(_relu_backward, dy, y, quiet=False)
     y = backend_of(x).xp.maximum(x, 0)
     return y, lambda dy: (dy * (y > 0),)
+
+
+def _relu(xp: Any, x: Array, y: Array) -> None:
+    xp.clip(x, 0.0, math.inf, out=y)  # NumPy's maximum with a number is three times slower
+
+
+def _relu_backward(xp: Any, dy: Array, y: Array, dx: Array) -> None:
+    xp.multiply(dy, y > 0, out=dx)
 
 
 class ReLU(Module):

@@ -5,17 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd import Tensor, op
-from ..backend import Array, backend_of
+from ..backend import Array
+from ..kernels.elementwise import elementwise
+from ._elementwise import check_floating
 from .module import Module
 
 
 @op
 def sigmoid(x: Array) -> Any:
-    """``1 / (1 + exp(-x))``, elementwise, without overflow at either end; computed as ``(1 + tanh(x / 2)) / 2``."""
-    y = backend_of(x).xp.tanh(x * 0.5)
-    y *= 0.5
-    y += 0.5
-    return y, lambda dy: (dy * (y * (1 - y)),)
+    """``y = 1 / (1 + exp(-x))``, elementwise; ``dy/dx = y (1 - y)``. Accurate down to the smallest numbers."""
+    check_floating("sigmoid", x)
+    (y,) = elementwise(_sigmoid, x)
+    return y, lambda dy: elementwise(_sigmoid_backward, dy, y, quiet=False)
+
+
+def _sigmoid(xp: Any, x: Array, y: Array) -> None:
+    xp.negative(x, out=y)
+    xp.exp(y, out=y)  # inf below -88 in float32, where y is 0
+    y += 1.0
+    xp.divide(1.0, y, out=y)
+
+
+def _sigmoid_backward(xp: Any, dy: Array, y: Array, dx: Array) -> None:
+    xp.subtract(1.0, y, out=dx)
+    dx *= y
+    dx *= dy
 
 
 class Sigmoid(Module):

@@ -11,7 +11,7 @@ import pytest
 
 import lamella
 from lamella.backend import backend_for
-from lamella.backend.buffers import SMALLEST, BufferPool, _size_class
+from lamella.backend.buffers import SMALLEST, BufferPool, _size_class, is_view
 
 LENGTH = SMALLEST // 4  # float32 numbers of the smallest recycled array
 
@@ -163,3 +163,29 @@ def test_the_cpu_reports_its_pool() -> None:
     assert figures.used - before == _size_class(array.nbytes)
     assert figures.reserved >= figures.used
     assert figures.total >= figures.reserved
+
+
+def test_a_recycled_array_counts_as_whole_and_what_is_cut_from_it_as_a_view() -> None:
+    array = BufferPool().empty((1000, 1000), "float32")
+    assert not is_view(array)
+    assert not is_view(np.ones(3))
+    for view in (array[1:], array.reshape(-1), array.T, array[1:][1:], np.ones(3)[1:]):
+        assert is_view(view)
+
+
+def test_a_large_gradient_is_handed_to_its_leaf_without_a_copy() -> None:
+    large = []
+
+    @lamella.op
+    def recorded(x: np.ndarray) -> object:
+        def backward(dy: np.ndarray) -> tuple[np.ndarray]:
+            dx = lamella.backend.backend_of(x).empty(x.shape, x.dtype, lamella.device("cpu"))
+            dx[...] = dy
+            large.append(address(dx))
+            return (dx,)
+
+        return x.copy(), backward
+
+    x = lamella.tensor(np.ones((1000, 1000), np.float32), requires_grad=True)
+    recorded(x).backward(np.ones((1000, 1000), np.float32))
+    assert address(x.grad) == large[0]

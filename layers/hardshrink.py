@@ -1,0 +1,44 @@
+"""Hard thresholding: small values become 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd import Tensor, op
+from ..backend import Array
+from ._elementwise import activation
+from .module import Module
+
+
+@op
+def hardshrink(x: Array, lambd: float = 0.5) -> Any:
+    """``x`` where ``|x| > lambd``, else 0, elementwise; the slope is 1 or 0, 0 at the jumps."""
+    _check("hardshrink", lambd)
+
+    def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
+        xp.absolute(x, out=t)
+        large = t > lambd
+        xp.multiply(x, large, out=y)  # NaN stays
+        if slope is not None:
+            slope[...] = large
+
+    return activation("hardshrink", x, fill)
+
+
+def _check(name: str, lambd: float) -> None:
+    if not lambd >= 0:
+        raise ValueError(f"{name}: lambd must not be negative, got {lambd}")
+
+
+class Hardshrink(Module):
+    """``x`` where ``|x| > lambd``, else 0, elementwise."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        _check("Hardshrink", lambd)
+        self.lambd = lambd
+
+    def forward(self, x: Any) -> Tensor:
+        return hardshrink(x, self.lambd)
+
+    def extra_repr(self) -> str:
+        return f"lambd={self.lambd}"

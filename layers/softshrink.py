@@ -1,0 +1,43 @@
+"""Soft thresholding: everything moves towards 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd import Tensor, op
+from ..backend import Array
+from ._elementwise import activation
+from .module import Module
+
+
+@op
+def softshrink(x: Array, lambd: float = 0.5) -> Any:
+    """``x - lambd`` above ``lambd``, ``x + lambd`` below ``-lambd``, else 0, elementwise; slope 0 at the kinks."""
+    _check("softshrink", lambd)
+
+    def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
+        xp.clip(x, -lambd, lambd, out=y)
+        xp.subtract(x, y, out=y)
+        if slope is not None:
+            slope[...] = xp.absolute(x, out=t) > lambd
+
+    return activation("softshrink", x, fill)
+
+
+def _check(name: str, lambd: float) -> None:
+    if not lambd >= 0:
+        raise ValueError(f"{name}: lambd must not be negative, got {lambd}")
+
+
+class Softshrink(Module):
+    """``x - lambd`` above ``lambd``, ``x + lambd`` below ``-lambd``, else 0, elementwise."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        _check("Softshrink", lambd)
+        self.lambd = lambd
+
+    def forward(self, x: Any) -> Tensor:
+        return softshrink(x, self.lambd)
+
+    def extra_repr(self) -> str:
+        return f"lambd={self.lambd}"

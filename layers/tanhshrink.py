@@ -1,0 +1,30 @@
+"""What the hyperbolic tangent leaves: x - tanh x."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd import Tensor, op
+from ..backend import Array
+from ._elementwise import activation
+from .module import Module
+
+
+@op
+def tanhshrink(x: Array) -> Any:
+    """``x - tanh x``, elementwise; the slope is ``tanh(x)**2``."""
+    return activation("tanhshrink", x, _fill)
+
+
+def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
+    xp.tanh(x, out=t)
+    xp.subtract(x, t, out=y)
+    if slope is not None:
+        xp.square(t, out=slope)
+
+
+class Tanhshrink(Module):
+    """``x - tanh x``, elementwise."""
+
+    def forward(self, x: Any) -> Tensor:
+        return tanhshrink(x)
