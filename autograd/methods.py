@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import creation, elementwise, indexing, products, reduction, shape
+from .hooks import register_hook
 from .tape import backward
 from .tensor import Tensor, tensor
 
@@ -49,6 +50,7 @@ _T.__invert__ = elementwise.bitwise_invert
 _T.__getitem__ = indexing.getitem
 _T.__setitem__ = indexing.setitem
 _T.backward = backward
+_T.register_hook = register_hook
 
 _METHODS: tuple[Any, ...] = (
     *(elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.tanh, elementwise.clip, elementwise.astype),

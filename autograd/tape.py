@@ -440,9 +440,8 @@ def backward(self: Tensor, gradient: Any = None, *, retain_graph: bool = False) 
             raise ValueError(f"backward: gradient must have the tensor's shape {data.shape}, got {g.shape}")
         if g.dtype != data.dtype:
             raise TypeError(f"backward: gradient must have the tensor's dtype {data.dtype}, got {g.dtype}")
-        g = g.copy()
     if edge is LEAF:
-        _give_leaf(None, self, g, None, False)
+        _give_leaf(None, self, g, g, False)
         return
     pending: list[tuple[int, Node]] = []
     if type(edge) is tuple:

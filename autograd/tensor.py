@@ -64,6 +64,7 @@ class Tensor:
         __gt__: Callable[..., Tensor]
         __ge__: Callable[..., Tensor]
         backward: Callable[..., None]
+        register_hook: Callable[..., Any]
         astype: Callable[..., Tensor]
         to: Callable[..., Tensor]
         sum: Callable[..., Tensor]

@@ -22,9 +22,24 @@ class _Block(np.ndarray):
 
 
 def is_view(array: Any) -> bool:
-    """Whether an array's memory belongs to another array, so that keeping it would keep or share more than itself."""
+    """Whether keeping an array would keep, or share, more memory than its own.
+
+    An array carved from a block is none, nor is the whole of an array in another shape that nobody else holds.
+    """
     base = array.base
-    return base is not None and type(base) is not _Block
+    if base is None or type(base) is _Block:
+        return False
+    whole = type(base) is np.ndarray and base.nbytes == array.nbytes and array.flags.c_contiguous
+    alone = _references_to_base(array) == _ONLY_ITS_VIEW + 1  # and the local name
+    return not (whole and alone and (base.base is None or type(base.base) is _Block))
+
+
+def _references_to_base(array: Any) -> int:
+    base = array.base
+    return sys.getrefcount(base)
+
+
+_ONLY_ITS_VIEW = _references_to_base(np.empty(2).reshape(1, 2))
 
 
 class BufferPool:

@@ -5,16 +5,22 @@ if not __name__.startswith("lamella."):
 
 from ..autograd import Parameter
 from . import init, links
+from .alpha_dropout import AlphaDropout, alpha_dropout
+from .bilinear import Bilinear, bilinear
 from .binary_cross_entropy import BCELoss, BCEWithLogitsLoss, binary_cross_entropy, binary_cross_entropy_with_logits
 from .celu import CELU, celu
-from .containers import Sequential
+from .containers import ModuleDict, ModuleList, ParameterList, Sequential
 from .cosine_similarity import CosineEmbeddingLoss, CosineSimilarity, cosine_embedding_loss, cosine_similarity
 from .cross_entropy import CrossEntropyLoss, cross_entropy
 from .dropout import Dropout, dropout
 from .elu import ELU, elu
+from .embedding import Embedding, embedding
+from .flatten import Flatten, Unflatten, flatten, unflatten
 from .gaussian_nll_loss import GaussianNLLLoss, gaussian_nll_loss
+from .gaussian_noise import GaussianNoise
 from .gelu import GELU, gelu
 from .glu import GLU, glu
+from .group_norm import GroupNorm, group_norm
 from .hardshrink import Hardshrink, hardshrink
 from .hardsigmoid import Hardsigmoid, hardsigmoid
 from .hardswish import Hardswish, hardswish
@@ -28,8 +34,10 @@ from .hinge_loss import (
     soft_margin_loss,
 )
 from .huber_loss import HuberLoss, SmoothL1Loss, huber_loss, smooth_l1_loss
+from .identity import Identity
 from .kl_div import KLDivLoss, kl_div
 from .l1_loss import L1Loss, l1_loss
+from .layer_norm import LayerNorm, layer_norm
 from .leaky_relu import LeakyReLU, leaky_relu
 from .linear import Linear, linear
 from .log_softmax import LogSoftmax, log_softmax
@@ -43,15 +51,19 @@ from .poisson_nll_loss import PoissonNLLLoss, poisson_nll_loss
 from .prelu import PReLU, prelu
 from .relu import ReLU, relu
 from .relu6 import ReLU6, relu6
+from .residual import DenseConnection, Residual
+from .rms_norm import RMSNorm, rms_norm
 from .selu import SELU, selu
 from .sigmoid import Sigmoid, sigmoid
 from .sign import Sign, sign
 from .silu import SiLU, silu
+from .slice_dropout import Dropout1d, Dropout2d, Dropout3d, DropPath, slice_dropout
 from .softmax import Softmax, softmax
 from .softplus import Softplus, softplus
 from .softshrink import Softshrink, softshrink
 from .softsign import Softsign, softsign
 from .step import Step, step
+from .summary import Summary
 from .swish import Swish, swish
 from .tanh import Tanh, tanh
 from .tanhshrink import Tanhshrink, tanhshrink
@@ -64,14 +76,25 @@ __all__ = [
     "GELU",
     "GLU",
     "SELU",
+    "AlphaDropout",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "Bilinear",
     "Buffer",
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
+    "DenseConnection",
+    "DropPath",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "Embedding",
+    "Flatten",
     "GaussianNLLLoss",
+    "GaussianNoise",
+    "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
@@ -79,8 +102,10 @@ __all__ = [
     "HingeEmbeddingLoss",
     "HingeLoss",
     "HuberLoss",
+    "Identity",
     "KLDivLoss",
     "L1Loss",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSigmoid",
@@ -89,13 +114,18 @@ __all__ = [
     "MarginRankingLoss",
     "Mish",
     "Module",
+    "ModuleDict",
+    "ModuleList",
     "MultiMarginLoss",
     "NLLLoss",
     "PReLU",
     "Parameter",
+    "ParameterList",
     "PoissonNLLLoss",
+    "RMSNorm",
     "ReLU",
     "ReLU6",
+    "Residual",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -107,11 +137,15 @@ __all__ = [
     "Softshrink",
     "Softsign",
     "Step",
+    "Summary",
     "Swish",
     "Tanh",
     "Tanhshrink",
     "Threshold",
     "TripletMarginLoss",
+    "Unflatten",
+    "alpha_dropout",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
@@ -120,9 +154,12 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "elu",
+    "embedding",
+    "flatten",
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "group_norm",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
@@ -133,6 +170,7 @@ __all__ = [
     "init",
     "kl_div",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "links",
@@ -147,10 +185,12 @@ __all__ = [
     "prelu",
     "relu",
     "relu6",
+    "rms_norm",
     "selu",
     "sigmoid",
     "sign",
     "silu",
+    "slice_dropout",
     "smooth_l1_loss",
     "soft_margin_loss",
     "softmax",
@@ -163,4 +203,5 @@ __all__ = [
     "tanhshrink",
     "threshold",
     "triplet_margin_loss",
+    "unflatten",
 ]

@@ -10,8 +10,6 @@ from ..kernels.cross_entropy_numpy import cross_entropy_rows
 from .labels import check_class_weight, weigh_labels
 from .reduction import Loss, check_floating, check_reduction, constant, narrowed, quiet, reduce_losses, widened
 
-_SMALL = 1 << 16  # elements; below, rescaling the gradient takes no second thread
-
 
 @op
 def cross_entropy(
@@ -97,7 +95,7 @@ def _of_labels_on_cpu(
     formed = [dx]
 
     def backward(dy: Array) -> Any:
-        dx = formed.pop() if formed else walk(True)[1]  # handed over: a second walk forms it anew
+        dx: Any = formed.pop() if formed else walk(True)[1]  # handed over: a second walk forms it anew
         if reduction == "none":
             dx *= widened(dy).reshape(-1, 1)
         elif (factor := float(dy)) != 1.0:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..autograd import Tensor, no_grad
+from ..autograd import Tensor, note_write
 from ..backend import Array, Generator, backend_for, backend_of, device
 from .normal_quantile import normal_quantile
 
@@ -46,8 +46,8 @@ def assign(parameter: Tensor, values: Any) -> None:
         raise ValueError(f"assign: values must have the parameter's shape {parameter.shape}, got {array.shape}")
     if backend.device_of(array) != place:
         array = backend_for(place).from_numpy(backend.to_numpy(array), place)
-    with no_grad():
-        parameter[...] = array.astype(parameter.dtype)
+    parameter.data[...] = array.astype(parameter.dtype)
+    note_write(parameter.data)
 
 
 # -- without a thought for the layer --------------------------------------------------------------------------------

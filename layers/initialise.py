@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from ..autograd import Parameter
-from ..backend import Generator
+from ..backend import Generator, backend_for
 
 
 def uniform(shape: tuple[int, ...], bound: float, rng: Generator) -> Parameter:
@@ -23,3 +23,13 @@ def fan_in_uniform(shape: tuple[int, ...], fan_in: int, rng: Generator) -> Param
     Source: He et al. 2015, arXiv 1502.01852, as set up in ``torch.nn.Linear.reset_parameters``.
     """
     return uniform(shape, 1.0 / math.sqrt(fan_in) if fan_in else 0.0, rng)
+
+
+def constant(shape: tuple[int, ...], value: float) -> Parameter:
+    """The same float32 value everywhere."""
+    return Parameter(backend_for("cpu").xp.full(shape, value, "float32"))
+
+
+def normal(shape: tuple[int, ...], std: float, rng: Generator) -> Parameter:
+    """float32 values from N(0, std^2)."""
+    return Parameter(rng.normal(shape, 0.0, std))

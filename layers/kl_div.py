@@ -6,8 +6,9 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array, backend_of
-from .module import Module
 from .reduction import REDUCTIONS, Loss, check_reduction, matched, quiet, reduce_losses
+
+_REDUCTIONS = (*REDUCTIONS, "batchmean")
 
 
 @op
@@ -22,7 +23,7 @@ def kl_div(log_probabilities: Array, targets: Array, reduction: str = "mean", lo
             the number of classes; ``"sum"``; ``"none"``.
         log_target: whether ``targets`` are logarithms.
     """
-    check_reduction("kl_div", reduction, (*REDUCTIONS, "batchmean"))
+    check_reduction("kl_div", reduction, _REDUCTIONS)
     dtype, backend = log_probabilities.dtype, backend_of(log_probabilities)
     xp = backend.xp
     x, t = matched("kl_div", log_probabilities, targets, "log_probabilities, targets")
@@ -47,10 +48,10 @@ def kl_div(log_probabilities: Array, targets: Array, reduction: str = "mean", lo
 class KLDivLoss(Loss):
     """Kullback-Leibler divergence from log probabilities; see :func:`kl_div`."""
 
+    reductions = _REDUCTIONS
+
     def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
-        Module.__init__(self)
-        check_reduction("KLDivLoss", reduction, (*REDUCTIONS, "batchmean"))
-        self.reduction = reduction
+        super().__init__(reduction)
         self.log_target = log_target
 
     def forward(self, log_probabilities: Any, targets: Any) -> Tensor:

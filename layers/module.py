@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..autograd import Parameter, Tensor, is_floating, no_grad, note_write
 from ..autograd.errors import replace_last_context
+from ..autograd.hooks import HookHandle
 from ..backend import Array, Device, backend_for, backend_of
 from ..backend import device as check_device
+from .hooks import ModuleHooks
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 
 class Buffer(Tensor):
@@ -27,6 +33,7 @@ class Module:
     """
 
     training: bool = True
+    _hooks: ModuleHooks | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The function itself; written by the subclass."""
@@ -34,6 +41,8 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
+            if self._hooks is not None:
+                return self._hooks.call(self, args, kwargs)
             return self.forward(*args, **kwargs)
         except Exception as error:
             _extend_path(self, error)
@@ -141,6 +150,56 @@ class Module:
             function(module)
         return self
 
+    # -- hooks ------------------------------------------------------------------------------------------------------
+    def _own_hooks(self) -> ModuleHooks:
+        if self._hooks is None:
+            self._hooks = ModuleHooks()
+        return self._hooks
+
+    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> HookHandle:
+        """Call ``hook(module, inputs)`` before each forward; what it returns, if not None, takes the inputs' place.
+
+        Returns:
+            a handle whose ``remove()`` takes the hook away; it is a context manager too.
+        """
+        return self._own_hooks().before.add(hook)
+
+    def register_forward_hook(self, hook: Callable[..., Any]) -> HookHandle:
+        """Call ``hook(module, inputs, output)`` after each forward; its result, if not None, becomes the output."""
+        return self._own_hooks().after.add(hook)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any]) -> HookHandle:
+        """Call ``hook(module, grad_inputs, grad_outputs)`` in the backward pass, once the gradients are there.
+
+        ``grad_inputs`` has an entry for each positional input, None for one without a gradient. A result that is not
+        None takes its place: a tuple as long, or the one gradient. The arrays must not be written into.
+        """
+        return self._own_hooks().gradient.add(hook)
+
+    # -- copies -----------------------------------------------------------------------------------------------------
+    def __copy__(self) -> Any:
+        return self._copied(lambda value: value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A module of its own: what was shared inside stays shared; gradients, hooks and optimizers stay behind."""
+        for _, value in self._named_state():
+            if id(value) not in memo:
+                memo[id(value)] = type(value)(value.data.copy(), requires_grad=value.requires_grad)
+        return self._copied(lambda value: copy.deepcopy(value, memo))
+
+    def _copied(self, copy_of: Callable[[Any], Any]) -> Any:
+        new = object.__new__(type(self))
+        for name, value in vars(self).items():
+            if name != "_hooks":
+                vars(new)[name] = copy_of(value)
+        return new
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled, because reading a pickle runs code: store its state with "
+            "lamella.save(path, module.state_dict()), build the module again, and load_state_dict(lamella.load(path))"
+        )
+
     # -- state ------------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and buffers by name: what :func:`lamella.save` takes."""
@@ -149,6 +208,8 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
         """Copy values in by name, in place; either all of them or, on an error, none.
 
+        A parameter that has several names (tied weights) may come under one of them or under all, as equal values.
+
         Args:
             state: arrays or tensors by name, on any device.
             strict: names must match exactly; else what fits is taken.
@@ -156,14 +217,20 @@ class Module:
             the missing names and the unexpected names.
         Raises:
             KeyError: names are missing or unexpected, and ``strict``.
-            ValueError: a value has another shape. TypeError: a value is no array, or not of a fitting dtype.
+            ValueError: a value has another shape, or one parameter gets two different values.
+            TypeError: a value is no array, or not of a fitting dtype.
         """
         own = dict(self._named_state())
-        missing = [name for name in own if name not in state]
+        given = {id(tensor): name for name, tensor in own.items() if name in state}
+        missing = [name for name, tensor in own.items() if id(tensor) not in given]
         unexpected = [name for name in state if name not in own]
         if strict and (missing or unexpected):
             raise KeyError(f"load_state_dict: missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}")
         values = {name: _fitting(name, state[name], tensor) for name, tensor in own.items() if name in state}
+        for name, value in values.items():
+            other = given[id(own[name])]
+            if other != name and not _same_bytes(value, values[other]):
+                raise ValueError(f"load_state_dict: {name} and {other} are one parameter and must have equal values")
         with no_grad():
             for name, value in values.items():
                 own[name].data[...] = value
@@ -174,6 +241,25 @@ class Module:
     def extra_repr(self) -> str:
         """What stands between the parentheses in ``repr``."""
         return ""
+
+    def summary(self, *input_shapes: Any, dtype: Any = "float32") -> Summary:
+        """A table of all layers: output shapes, parameters, memory; ``print(model.summary((32, 3, 28, 28)))``.
+
+        The model runs once on zeros, in evaluation mode and unrecorded; nothing of it changes.
+
+        Args:
+            input_shapes: the shape of each input, the batch included; or an example array or tensor.
+            dtype: of the zeros; one for all inputs, or a list of one for each (``"int64"`` for token ids).
+        """
+        from .summary import summarise
+
+        return summarise(self, input_shapes, dtype)
+
+    def diagram(self, *input_shapes: Any, dtype: Any = "float32") -> str:
+        """The layers and how they are connected, as a Mermaid flow chart; arguments as in :meth:`summary`."""
+        from .summary import diagram
+
+        return diagram(self, input_shapes, dtype)
 
     def __repr__(self) -> str:
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
@@ -207,6 +293,11 @@ def _fitting(name: str, value: Any, tensor: Tensor) -> Array:
     if backend.device_of(array) != place:
         array = backend_for(place).from_numpy(backend.to_numpy(array), place)
     return array
+
+
+def _same_bytes(a: Array, b: Array) -> bool:
+    one, other = (backend_of(x).to_numpy(x) for x in (a, b))
+    return bool(one.dtype == other.dtype and one.tobytes() == other.tobytes())
 
 
 def _extend_path(module: Module, error: Exception) -> None:

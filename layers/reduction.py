@@ -14,10 +14,12 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 class Loss(Module):
-    """A module that compares; every keyword is an attribute, and a loss without parameters has only those."""
+    """What the modules of losses share: the reduction, and a ``repr`` that lists their options."""
+
+    reductions: tuple[str, ...] = REDUCTIONS
 
     def __init__(self, reduction: str = "mean") -> None:
-        check_reduction(type(self).__name__, reduction)
+        check_reduction(type(self).__name__, reduction, self.reductions)
         self.reduction = reduction
 
     def extra_repr(self) -> str:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 import lamella.layers as L
 
 from .layer_case import Case, rng, values
 
 CASES: dict[str, Case] = {
+    "AlphaDropout": Case(lambda: L.AlphaDropout(0.4, rng=rng()), (values(3, 4),), (3, 4)),
+    "Bilinear": Case(lambda: L.Bilinear(4, 3, 2, rng=rng()), (values(3, 4), values(3, 3, seed=1)), (3, 2)),
+    "DenseConnection": Case(lambda: L.DenseConnection(L.Linear(4, 3, rng=rng())), (values(3, 4),), (3, 7)),
+    "DropPath": Case(lambda: L.DropPath(0.4, rng=rng()), (values(5, 2, 3),), (5, 2, 3)),
     "Dropout": Case(lambda: L.Dropout(0.4, rng=rng()), (values(3, 4),), (3, 4)),
+    "Dropout1d": Case(lambda: L.Dropout1d(0.4, rng=rng()), (values(3, 4, 2),), (3, 4, 2)),
+    "Dropout2d": Case(lambda: L.Dropout2d(0.4, rng=rng()), (values(3, 4, 2, 2),), (3, 4, 2, 2)),
+    "Dropout3d": Case(lambda: L.Dropout3d(0.4, rng=rng()), (values(3, 4, 2, 1, 2),), (3, 4, 2, 1, 2)),
+    "Embedding": Case(lambda: L.Embedding(5, 3, rng=rng()), (np.array([[0, 4, 1], [4, 4, 2]]),), (2, 3, 3)),
+    "Flatten": Case(L.Flatten, (values(3, 2, 2),), (3, 4)),
+    "GaussianNoise": Case(lambda: L.GaussianNoise(0.1, rng=rng()), (values(3, 4),), (3, 4)),
+    "GroupNorm": Case(lambda: L.GroupNorm(2, 4), (values(3, 4, 3),), (3, 4, 3)),
+    "Identity": Case(L.Identity, (values(3, 4),), (3, 4)),
+    "LayerNorm": Case(lambda: L.LayerNorm((3, 4)), (values(2, 3, 4),), (2, 3, 4)),
     "Linear": Case(lambda: L.Linear(4, 5, rng=rng()), (values(3, 4),), (3, 5)),
+    "RMSNorm": Case(lambda: L.RMSNorm(4), (values(3, 4),), (3, 4)),
+    "Residual": Case(lambda: L.Residual(L.Linear(4, 4, rng=rng())), (values(3, 4),), (3, 4)),
     "Sequential": Case(
         lambda: L.Sequential(L.Linear(4, 3, rng=rng()), L.Tanh(), L.Linear(3, 2, rng=rng())), (values(3, 4),), (3, 2)
     ),
+    "Unflatten": Case(lambda: L.Unflatten(1, (2, -1)), (values(3, 4),), (3, 2, 2)),
 }

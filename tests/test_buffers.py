@@ -189,3 +189,17 @@ def test_a_large_gradient_is_handed_to_its_leaf_without_a_copy() -> None:
     x = lamella.tensor(np.ones((1000, 1000), np.float32), requires_grad=True)
     recorded(x).backward(np.ones((1000, 1000), np.float32))
     assert address(x.grad) == large[0]
+
+
+def test_the_whole_of_an_array_that_nobody_else_holds_is_no_view() -> None:
+    pool = BufferPool()
+    large = pool.empty((1 << 10, 1 << 10), np.float32)
+    assert not is_view(large)
+    assert not is_view(np.empty(3))
+    assert is_view(large[1:])
+    assert is_view(large.reshape(-1))  # `large` holds it too
+    assert is_view(np.broadcast_to(np.empty(1), (5,)))
+    assert is_view(np.empty((2, 3)).T)
+    small_alone, large_alone = is_view(np.empty(6).reshape(2, 3)), is_view(pool.empty((1 << 20,), "f4").reshape(2, -1))
+    assert not small_alone  # pytest's assert would hold the array before reshape
+    assert not large_alone

@@ -15,7 +15,7 @@ from lamella.backend import Device, backend_for
 from . import cases_activations, cases_losses, cases_modules
 
 CASES = {**cases_activations.CASES, **cases_losses.CASES, **cases_modules.CASES}
-ABSTRACT = {"Module", "Buffer", "Parameter"}
+NOT_CALLED = {"Module", "ModuleDict", "ModuleList", "ParameterList"}
 
 cases = pytest.mark.parametrize("name", CASES)
 
@@ -27,14 +27,15 @@ def on(device: Device, array: np.ndarray) -> Any:
 def call(module: L.Module, inputs: tuple[Any, ...]) -> Any:
     """The module's result; one with a random stream starts the same stream at each call."""
     for part in module.modules():
-        if isinstance(part, L.Dropout):
-            part.rng.state = (7, 0)
-    return module(*inputs)
+        if isinstance(stream := getattr(part, "rng", None), lamella.Generator):
+            stream.state = (7, 0)
+    y = module(*inputs)
+    return y if isinstance(y, lamella.Tensor) else lamella.Tensor(y)  # Identity gives back what it is given
 
 
 def test_the_table_is_complete() -> None:
     modules = {n for n in L.__all__ if isinstance(getattr(L, n), type) and issubclass(getattr(L, n), L.Module)}
-    assert set(CASES) == modules - ABSTRACT
+    assert set(CASES) == modules - NOT_CALLED
 
 
 @cases
@@ -42,7 +43,8 @@ def test_gradients_of_every_input_and_parameter_agree_with_central_differences(n
     case = CASES[name]
     module = case.make().to(device, dtype="float64")
     inputs = [on(device, x.astype(np.float64) if x.dtype == np.float32 else x) for x in case.inputs]
-    gradcheck(lambda *xs: call(module, xs), *inputs)
+    if any(x.dtype.kind == "f" for x in case.inputs):
+        gradcheck(lambda *xs: call(module, xs), *inputs)
 
     def loss() -> Any:
         y = call(module, tuple(inputs))
@@ -117,11 +119,13 @@ def test_an_empty_batch_works_wherever_a_result_exists(name: str, device: Device
     inputs = tuple(on(device, x[:0]) for x in case.inputs)
     if name.endswith("Loss"):
         module.reduction = "none"
-    x = lamella.Tensor(inputs[0], requires_grad=True)
+    differentiable = case.inputs[0].dtype.kind == "f"
+    x = lamella.Tensor(inputs[0], requires_grad=differentiable)
     y = call(module, (x, *inputs[1:]))
     assert y.shape[0] == 0
     y.sum().backward()
-    assert x.grad.shape == inputs[0].shape
+    if differentiable:
+        assert x.grad.shape == inputs[0].shape
 
 
 @cases

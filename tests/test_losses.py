@@ -158,6 +158,14 @@ def test_small_losses_at_large_logits_keep_their_digits() -> None:
     np.testing.assert_allclose(found, math.log1p(999 * math.exp(-10)), rtol=5e-6)
 
 
+@pytest.mark.parametrize("logit", [-60.0, -200.0, -1e4])
+def test_the_loss_of_a_label_whose_exponential_is_lost(logit: float) -> None:
+    x = np.zeros((400, 1000), np.float32)
+    x[:, 7] = logit
+    found = L.cross_entropy(x, np.full(400, 7), reduction="none").to_numpy()
+    np.testing.assert_allclose(found, math.log(999) - logit, rtol=1e-6)
+
+
 def test_the_graph_of_cross_entropy_can_be_walked_twice(device: Device) -> None:
     x = lamella.Tensor(
         on(device, np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)), requires_grad=True

@@ -1,0 +1,122 @@
+"""Layer normalisation and its derivative on plain arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, backend_of, common_backend
+from . import layer_norm_numpy
+
+
+def layer_norm(
+    x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """``y = (x - mean) * rstd * weight + bias`` over the last axis, ``rstd = 1 / sqrt(mean((x - mean)^2) + eps)``.
+
+    The variance is taken of the centred values, so a large mean costs no accuracy.
+
+    Args:
+        x: shape ``(..., D)``; float16, bfloat16, float32 or float64.
+        weight, bias: shape ``(D,)``, of the dtype of ``x``; or None.
+        eps: added to the variance.
+    Returns:
+        ``y`` like ``x``; ``mean`` and ``rstd`` of shape ``(...)``, float32 for 16-bit floats, else of the dtype of
+        ``x``: what :func:`layer_norm_backward` needs.
+    Raises:
+        TypeError: ``x`` is not floating, or the dtypes differ. ValueError: the shapes do not fit.
+    """
+    check_rows("layer_norm", x, weight=weight, bias=bias)
+    backend = backend_of(x)
+    if backend.xp is not np or x.dtype.itemsize == 2 or not x.size:
+        return layer_norm_definition(x, weight, bias, eps)
+    rows = x.reshape(-1, x.shape[-1])
+    y = backend.empty(rows.shape, x.dtype, backend.device_of(x))
+    mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
+    layer_norm_numpy.layer_norm_rows(rows, weight, bias, eps, y, mean, rstd)
+    return y.reshape(x.shape), mean.reshape(x.shape[:-1]), rstd.reshape(x.shape[:-1])
+
+
+def layer_norm_backward(
+    dy: Array, x: Array, mean: Array, rstd: Array, weight: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """The gradients of ``x``, ``weight`` and ``bias``.
+
+    With ``n = (x - mean) * rstd`` and ``g = dy * weight``: ``dx = rstd * (g - mean(g) - n * mean(g * n))`` over the
+    last axis; ``dweight = sum(dy * n)`` and ``dbias = sum(dy)`` over all others.
+
+    Args:
+        dy: gradient of ``y``, of the shape and dtype of ``x``.
+        x, weight: what :func:`layer_norm` was given. mean, rstd: what it returned.
+    Returns:
+        ``dx``, ``dweight``, ``dbias``; the last two of shape ``(D,)`` whether or not there was a weight or bias.
+    """
+    check_rows("layer_norm_backward", x, weight=weight)
+    if dy.shape != x.shape or dy.dtype != x.dtype:
+        raise ValueError(
+            f"layer_norm_backward: dy must be {x.dtype} of shape {x.shape} as x is, got {dy.dtype} of {dy.shape}"
+        )
+    backend = common_backend(dy, x)
+    if backend.xp is not np or x.dtype.itemsize == 2 or not x.size:
+        return layer_norm_backward_definition(dy, x, mean, rstd, weight)
+    cols = x.shape[-1]
+    dx = backend.empty((x.size // cols, cols), x.dtype, backend.device_of(x))
+    dweight, dbias = layer_norm_numpy.layer_norm_rows_backward(
+        dy.reshape(-1, cols), x.reshape(-1, cols), mean.reshape(-1), rstd.reshape(-1), weight, dx
+    )
+    return dx.reshape(x.shape), dweight, dbias
+
+
+def layer_norm_definition(x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """The definition in array operations, for every dtype and backend; computed in float32 or better."""
+    xp = backend_of(x).xp
+    wide = widened(x)
+    scale = 1.0 / x.shape[-1]
+    mean = wide.sum(axis=-1, keepdims=True) * scale
+    y = wide - mean
+    rstd = 1.0 / xp.sqrt((y * y).sum(axis=-1, keepdims=True) * scale + eps)
+    y *= rstd
+    if weight is not None:
+        y *= widened(weight)
+    if bias is not None:
+        y += widened(bias)
+    return y.astype(x.dtype, copy=False), mean[..., 0], rstd[..., 0]
+
+
+def layer_norm_backward_definition(
+    dy: Array, x: Array, mean: Array, rstd: Array, weight: Array | None
+) -> tuple[Array, Array, Array]:
+    """The derivative in array operations, for every dtype and backend; computed in float32 or better."""
+    dtype, cols = x.dtype, x.shape[-1]
+    dy, x = widened(dy), widened(x)
+    scale = 1.0 / cols
+    n = (x - mean[..., None]) * rstd[..., None]
+    g = dy if weight is None else dy * widened(weight)
+    dx = n * ((g * n).sum(axis=-1, keepdims=True) * -scale)
+    dx += g
+    dx -= g.sum(axis=-1, keepdims=True) * scale
+    dx *= rstd[..., None]
+    backend = backend_of(x)
+    dweight, dbias = (backend.sum_rows(a.reshape(-1, cols)) for a in (dy * n, dy))
+    return dx.astype(dtype, copy=False), dweight.astype(dtype, copy=False), dbias.astype(dtype, copy=False)
+
+
+def widened(x: Array) -> Array:
+    """16-bit floats as float32, others as they are."""
+    return x.astype("float32") if x.dtype.itemsize == 2 else x
+
+
+def check_rows(function: str, x: Array, **parameters: Any) -> None:
+    """Raise unless ``x`` is floating with at least one axis and the parameters are ``(D,)`` of its dtype."""
+    if x.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+        raise TypeError(f"{function}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"{function}: x must have a last axis of at least one value, got shape {x.shape}")
+    for name, value in parameters.items():
+        if value is None:
+            continue
+        if value.shape != x.shape[-1:]:
+            raise ValueError(f"{function}: {name} must have shape {x.shape[-1:]} for x {x.shape}, got {value.shape}")
+        if value.dtype != x.dtype:
+            raise TypeError(f"{function}: {name} must have the dtype of x, {x.dtype}, got {value.dtype}")

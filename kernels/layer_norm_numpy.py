@@ -1,0 +1,111 @@
+"""Layer normalisation of contiguous rows on the CPU: few passes, each over a chunk of rows that stays in cache.
+
+Row and column sums are matrix-vector products, and the gradient of the weight uses ``rstd`` as the vector of one, so
+that the normalised values are never formed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..backend import get_num_threads, parallel
+
+_CHUNK = 1 << 17  # elements; two threads need larger chunks, or they only hand the interpreter lock to and fro
+_GRAIN = 1 << 18  # elements that are worth waking a thread for
+
+
+@lru_cache(maxsize=64)
+def ones(length: int, dtype: np.dtype[Any]) -> Any:
+    """A vector of ones, kept: a sum is its product with a matrix."""
+    return np.ones(length, dtype)
+
+
+def over_chunks(work: Any, rows: int, cols: int) -> int:
+    """Call ``work(chunk, start, stop)`` over chunks of rows, in threads where it pays; returns how many there are.
+
+    Chunks are numbered and do not depend on which thread takes them, so sums over chunks are the same at each call.
+    """
+    step = rows_in_chunk(rows, cols)
+    count = -(-rows // step)
+
+    def part(first: int, last: int) -> None:
+        for chunk in range(first, last):
+            work(chunk, chunk * step, min((chunk + 1) * step, rows))
+
+    if count == 1:
+        with np.errstate(all="ignore"):
+            part(0, 1)
+    else:
+        parallel(part, count, max(1, _GRAIN // (step * cols)))
+    return count
+
+
+def rows_in_chunk(rows: int, cols: int) -> int:
+    """How many rows are worked on at a time."""
+    size = _CHUNK if get_num_threads() == 1 else 2 * _CHUNK
+    return max(1, min(rows, size // cols))
+
+
+def layer_norm_rows(x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: Any, rstd: Any) -> None:
+    """``y``, ``mean`` and ``rstd`` of :func:`kernels.layer_norm`, for ``x`` of shape ``(rows, cols)``, in place."""
+    rows, cols = x.shape
+    scale = 1.0 / cols
+
+    def work(chunk: int, start: int, stop: int) -> None:
+        part, out, m, r = x[start:stop], y[start:stop], mean[start:stop], rstd[start:stop]
+        np.dot(part, ones(cols, x.dtype), m)
+        m *= scale
+        np.subtract(part, m[:, None], out)
+        np.vecdot(out, out, r)
+        reciprocal_root(r, scale, eps)
+        np.multiply(out, r[:, None], out)
+        if weight is not None:
+            np.multiply(out, weight, out)
+        if bias is not None:
+            np.add(out, bias, out)
+
+    over_chunks(work, rows, cols)
+
+
+def reciprocal_root(r: Any, scale: float, eps: float) -> None:
+    """``r = 1 / sqrt(r * scale + eps)``, in place."""
+    r *= scale
+    r += eps
+    np.sqrt(r, r)
+    np.reciprocal(r, r)
+
+
+def layer_norm_rows_backward(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, dx: Any) -> tuple[Any, Any]:
+    """``dx`` in place; returns ``dweight`` and ``dbias``."""
+    rows, cols = x.shape
+    step = rows_in_chunk(rows, cols)
+    partial = np.empty((2, -(-rows // step), cols), x.dtype)
+    w = ones(cols, x.dtype) if weight is None else weight
+    scale = 1.0 / cols
+
+    def work(chunk: int, start: int, stop: int) -> None:
+        g, r, out = dy[start:stop], rstd[start:stop], dx[start:stop]
+        centred = np.subtract(x[start:stop], mean[start:stop, None])
+        np.multiply(g, centred, out)
+        np.dot(r, out, partial[0, chunk])
+        np.dot(ones(stop - start, x.dtype), g, partial[1, chunk])
+        slope = out.dot(w)  # becomes mean(g * n) * rstd, the factor of the centred values
+        slope *= scale
+        slope *= r
+        slope *= r
+        shift = g.dot(w)
+        shift *= scale
+        np.multiply(centred, slope[:, None], centred)
+        np.add(centred, shift[:, None], centred)
+        if weight is None:
+            np.subtract(g, centred, out)
+        else:
+            np.multiply(g, w, out)
+            np.subtract(out, centred, out)
+        np.multiply(out, r[:, None], out)
+
+    over_chunks(work, rows, cols)
+    return partial[0].sum(axis=0), partial[1].sum(axis=0)
