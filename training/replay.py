@@ -7,7 +7,8 @@ buffers, the optimizer's state and random states. From there a step can be repea
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from ..autograd import Parameter, Tensor, is_floating, note_write
@@ -116,40 +117,23 @@ def _inspect(step: Step, batch: Any, number: int, stop: bool) -> str | None:
 
 @contextmanager
 def _watching(model: Module) -> Iterator[list[str]]:
-    """Inside, the first module whose output is not finite is put into the list."""
+    """Inside, the first module whose output is not finite is put into the list, in words."""
     found: list[str] = []
-    before = {}
-    for path, module in model.named_modules():
-        before[id(module)] = (module, vars(module).get("forward"))
-        module.forward = _watched(path, module, found)  # type: ignore[method-assign]
-    try:
+    with ExitStack() as hooks:
+        for path, module in model.named_modules():
+            hooks.enter_context(module.register_forward_hook(partial(_look_at, path, found)))
         yield found
-    finally:
-        for module, forward in before.values():
-            if forward is None:
-                del module.forward
-            else:
-                module.forward = forward  # type: ignore[method-assign]
 
 
-def _watched(path: str, module: Module, found: list[str]) -> Any:
-    forward = module.forward
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        y = forward(*args, **kwargs)
-        if not found:
-            for array in _arrays(y):
-                if not _finite(array):
-                    place = f"module {path}" if path else "the model"
-                    clean = all(_finite(a) for a in _arrays([*args, *kwargs.values()]))
-                    found.append(
-                        f"the output of {place} ({type(module).__name__}) holds {_count(array)} from "
-                        f"{'finite' if clean else 'not finite'} inputs{_greatest(path, module)}"
-                    )
-                    break
-        return y
-
-    return watched
+def _look_at(path: str, found: list[str], module: Module, inputs: Any, output: Any) -> None:
+    bad = None if found else next((array for array in _arrays(output) if not _finite(array)), None)
+    if bad is not None:
+        place = f"module {path}" if path else "the model"
+        clean = "finite" if all(_finite(array) for array in _arrays(inputs)) else "not finite"
+        found.append(
+            f"the output of {place} ({type(module).__name__}) holds {_count(bad)} from {clean} inputs"
+            f"{_greatest(path, module)}"
+        )
 
 
 def _greatest(path: str, module: Module) -> str:
