@@ -216,6 +216,26 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_old_file_and_no_litter(tmp
     assert same(load(tmp_path / "a"), STATE)
 
 
+def test_a_file_that_reads_back_otherwise_does_not_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.numpy
+
+    def careless(arrays: Any, path: Path, words: Any) -> None:
+        write(arrays, path, words)
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+
+    save(tmp_path / "a", STATE)
+    write = safetensors.numpy.save_file
+    monkeypatch.setattr(safetensors.numpy, "save_file", careless)
+    with pytest.raises(OSError, match=r"save: .*a was not written as it should have been: .* is damaged"):
+        save(tmp_path / "a", {"x": np.ones(3)})
+    assert os.listdir(tmp_path) == ["a"]
+    assert same(load(tmp_path / "a"), STATE)
+
+
 def test_the_file_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     for name in ("fsync", "replace"):

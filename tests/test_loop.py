@@ -15,7 +15,19 @@ import lamella
 import lamella.layers as L
 from lamella import Generator
 from lamella.backend import Device
-from lamella.training import SGD, Adam, EarlyStopping, History, cosine, evaluate, fit, load, load_metadata, save
+from lamella.training import (
+    SGD,
+    Adam,
+    EarlyStopping,
+    History,
+    TrainingState,
+    cosine,
+    evaluate,
+    fit,
+    load,
+    load_metadata,
+    save,
+)
 
 X = Generator(7).normal((60, 2))
 Y = (X[:, 0] * X[:, 1] > 0).astype("int64")  # exclusive or: no straight line divides it
@@ -94,7 +106,7 @@ def test_training_and_validation_have_their_modes() -> None:
     model = network()
     forward = model.forward
     model.forward = lambda x: (modes.append(("forward", model.training)), forward(x))[1]
-    callback = lambda m, h: modes.append(("call", m.training))  # noqa: E731
+    callback = lambda state: modes.append(("call", state.model.training))  # noqa: E731
     train(model, epochs=2, batch_size=60, validation=(X, Y), callbacks=[callback])
     one = [("forward", True), ("forward", False), ("call", False)]
     assert modes == one * 2
@@ -153,7 +165,8 @@ def test_early_stopping_goes_back_to_the_best_epoch() -> None:
     model = network()
     states = []
 
-    def spoil(model: Any, history: History) -> None:
+    def spoil(state: TrainingState) -> None:
+        history, model = state.history, state.model
         history.last["validation_loss"] = [5.0, 3.0, 4.0, 4.0, 1.0][len(history) - 1]
         states.append(model.state_dict())
 
@@ -168,17 +181,18 @@ def test_early_stopping_goes_back_to_the_best_epoch() -> None:
 
 def test_early_stopping_may_wait_for_a_rise() -> None:
     stop = EarlyStopping(patience=1, monitor="validation_accuracy", maximize=True)
-    history = History()
+    model, history = network(), History()
+    state = TrainingState(model, SGD(model.parameters()), history)
     for value, stops in [(0.5, False), (0.7, False), (0.7, True)]:
         history.epochs.append({"validation_accuracy": value})
-        assert stop(network(), history) is stops
+        assert stop.on_epoch_end(state) is stops
 
 
 def test_an_interrupted_run_leaves_its_history_and_can_go_on() -> None:
     model, history = network(), History()
 
-    def interrupt(model: Any, history: History) -> None:
-        if len(history) == 2:
+    def interrupt(state: TrainingState) -> None:
+        if len(state.history) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -234,7 +248,7 @@ def test_in_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"epochs": 0}, ValueError, "fit: epochs must be at least 1, got 0"),
-    ({"data": X}, TypeError, r"fit: data must be a pair \(x, y\), got ndarray"),
+    ({"data": X}, TypeError, r"fit: data must be a pair \(x, y\) of arrays, an iterable .*, got ndarray"),
     ({"data": (X[:0], Y[:0])}, ValueError, "fit: data must hold at least one example"),
     ({"data": (X, Y[:5])}, ValueError, r"same number of examples, got \[60, 5\]"),
     ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),

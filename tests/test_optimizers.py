@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -13,7 +14,7 @@ import lamella
 import lamella.layers as L
 import lamella.testing
 from lamella.backend import Device, backend_for
-from lamella.training import SGD, Adam, AdamW, Optimizer
+from lamella.training import SGD, Adagrad, Adam, AdamW, NormalizedGradientDescent, Optimizer, RMSprop
 
 START = [[0.5, -1.0, 2.0], [0.25], [[1.0, -0.75]]]
 
@@ -57,6 +58,20 @@ PYTORCH: dict[str, tuple[Any, dict[str, Any], list[float]]] = {
         -0.5358568538915748,
     ]),
 }  # fmt: skip
+LATER: dict[str, tuple[Any, dict[str, Any]]] = {
+    "rmsprop": (RMSprop, {}),
+    "rmsprop momentum": (RMSprop, {"alpha": 0.9, "eps": 0.05, "momentum": 0.8, "weight_decay": 0.3}),
+    "rmsprop centered": (RMSprop, {"alpha": 0.8, "eps": 0.05, "centered": True}),
+    "rmsprop all": (
+        RMSprop, {"alpha": 0.8, "eps": 0.1, "centered": True, "momentum": 0.5, "weight_decay": 0.3},
+    ),
+    "adagrad": (Adagrad, {}),
+    "adagrad decay": (
+        Adagrad, {"lr_decay": 0.2, "initial_accumulator_value": 0.5, "eps": 0.01, "weight_decay": 0.3},
+    ),
+}  # fmt: skip
+FROZEN = np.load(Path(__file__).parent / "fixtures/training.npz", allow_pickle=False)  # fixtures/make_training.py
+PYTORCH |= {name: (*given, FROZEN[f"optimizer {name}"].tolist()) for name, given in LATER.items()}
 
 
 def parameter(values: Any, dtype: Any = "float32", device: Device | str = "cpu") -> L.Parameter:
@@ -111,9 +126,8 @@ def test_a_stored_state_goes_on_bit_for_bit(name: str) -> None:
     _, whole = run(kind, options, "float32", "cpu")
     optimizer, half = run(kind, options, "float32", "cpu", range(1, 4))
     fresh = [parameter(p.to_numpy()) for p in half]
-    resumed = kind(fresh, lr=7.0)
-    if resumed.state_names != optimizer.state_names:
-        resumed = kind(fresh, lr=7.0, momentum=0.5)
+    other = {"momentum": 0.4, "centered": True}  # what decides which state is kept; the rest comes from the file
+    resumed = kind(fresh, lr=7.0, **{key: value for key, value in other.items() if key in options})
     resumed.load_state_dict(optimizer.state_dict())
     go_on(resumed, fresh, range(4, 7))
     np.testing.assert_array_equal(values(fresh), values(whole))
@@ -159,8 +173,8 @@ def test_chunks_and_threads_change_no_bit() -> None:
         for piece, part, optimizer in zip(pieces, np.array_split(g, 40), few, strict=True):
             piece.grad = part
             optimizer.step()
-    assert many._groups[0].in_chunks
-    assert not few[0]._groups[0].in_chunks
+    assert many._flats[0].in_chunks
+    assert not few[0]._flats[0].in_chunks
     np.testing.assert_array_equal(whole.data, np.concatenate([piece.data for piece in pieces]))
 
 
@@ -247,9 +261,9 @@ def test_each_parameter_starts_on_a_cache_line() -> None:
     assert all((start - starts[0]) % 64 == 0 for start in starts)
 
 
-@pytest.mark.parametrize("name", PYTORCH)
+@pytest.mark.parametrize("name", [*PYTORCH, "normalized"])
 def test_a_step_waits_for_nothing(name: str) -> None:
-    kind, options, _ = PYTORCH[name]
+    kind, options = (NormalizedGradientDescent, {}) if name == "normalized" else PYTORCH[name][:2]
     with lamella.testing.simulator() as sim:
         optimizer, _ = run(kind, options, "float32", "simulator", range(1, 3))
         sim.reset()
@@ -291,6 +305,25 @@ def test_rate_zero_moves_nothing_and_counts() -> None:
     assert int(optimizer.state_dict()["0.steps"]) == 1
 
 
+@pytest.mark.parametrize("length", [1e-15, 1e-4, 3.0, 1e15])
+def test_a_normalised_step_has_the_length_of_the_rate(length: float, device: Device) -> None:
+    parameters = [parameter(values, device=device) for values in ([0.5, -1.0], [[2.0]])]
+    optimizer = NormalizedGradientDescent(parameters, lr=0.25)
+    for p, g in zip(parameters, ([2.0, -1.0], [[-2.0]]), strict=True):
+        p.grad = parameter(g, device=device).data * length
+    optimizer.step()
+    np.testing.assert_allclose(values(parameters), [0.5 - 0.5 / 3, -1 + 0.25 / 3, 2 + 0.5 / 3], rtol=1e-6)
+
+
+def test_a_normalised_step_stays_where_the_gradient_is_zero_and_shows_nan() -> None:
+    p = parameter([1.0, 2.0])
+    optimizer = NormalizedGradientDescent([p], lr=0.25)
+    for g, expected in [([0.0, 0.0], [1.0, 2.0]), ([math.nan, 1.0], [math.nan, math.nan])]:
+        p.grad = np.array(g, "float32")
+        optimizer.step()
+        np.testing.assert_array_equal(p.data, expected)
+
+
 ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda: SGD([]), ValueError, "parameters must hold at least one Parameter, got none"),
     (lambda: SGD([lamella.tensor([1.0])]), TypeError, r"parameters\[0\] must be a Parameter, got Tensor"),
@@ -303,6 +336,8 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda: Adam([parameter([1.0])], betas=(0.9, 1.0)), ValueError, r"betas\[1\] must not be negative and be below 1"),
     (lambda: Adam([parameter([1.0])], betas=0.9), TypeError, "betas must be a pair of numbers, got 0.9"),
     (lambda: AdamW([parameter([1.0])], eps=-1.0), ValueError, "AdamW: eps must not be negative"),
+    (lambda: RMSprop([parameter([1.0])], alpha=1.0), ValueError, "RMSprop: alpha must not be negative and be below 1"),
+    (lambda: Adagrad([parameter([1.0])], lr_decay=-1), ValueError, "Adagrad: lr_decay must not be negative"),
     (lambda: AdamW([parameter([1.0])], weight_decay=math.inf), ValueError, "weight_decay .* be finite, got inf"),
 ]
 

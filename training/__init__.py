@@ -3,35 +3,91 @@
 if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import training'")
 
+from .adagrad import Adagrad
 from .adam import Adam, AdamW
+from .calibration import Calibration, calibration
+from .callbacks import Callback, TrainingState
 from .checkpoint import load, load_metadata, save
-from .data import batches, split
+from .clipping import clip_grad_norm, clip_grad_value
+from .cross_validation import CrossValidation, cross_validate
+from .data import batches
 from .datasets import digits
 from .early_stopping import EarlyStopping
-from .loop import History, evaluate, fit
-from .metrics import accuracy, confusion_matrix, format_confusion_matrix
+from .groups import ParameterGroup
+from .history import History
+from .loop import evaluate, fit
+from .metrics import accuracy, confusion_matrix, format_confusion_matrix, top_k_accuracy
+from .normalized import NormalizedGradientDescent
 from .optimizer import Optimizer
-from .schedules import cosine, decay_by_step
+from .plateau import ReduceOnPlateau
+from .precision_recall import f1_score, precision_score, recall_score
+from .regression_metrics import mean_absolute_error, mean_squared_error, r2_score
+from .resume import load_checkpoint, save_checkpoint
+from .rmsprop import RMSprop
+from .schedules import (
+    constant,
+    cosine,
+    cosine_restarts,
+    decay_at_steps,
+    decay_by_step,
+    exponential,
+    one_cycle,
+    polynomial,
+    warm_up,
+)
 from .sgd import SGD
+from .splits import KFold, StratifiedKFold, split, train_validation_test_split
 
 __all__ = [
     "SGD",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Calibration",
+    "Callback",
+    "CrossValidation",
     "EarlyStopping",
     "History",
+    "KFold",
+    "NormalizedGradientDescent",
     "Optimizer",
+    "ParameterGroup",
+    "RMSprop",
+    "ReduceOnPlateau",
+    "StratifiedKFold",
+    "TrainingState",
     "accuracy",
     "batches",
+    "calibration",
+    "clip_grad_norm",
+    "clip_grad_value",
     "confusion_matrix",
+    "constant",
     "cosine",
+    "cosine_restarts",
+    "cross_validate",
+    "decay_at_steps",
     "decay_by_step",
     "digits",
     "evaluate",
+    "exponential",
+    "f1_score",
     "fit",
     "format_confusion_matrix",
     "load",
+    "load_checkpoint",
     "load_metadata",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "one_cycle",
+    "polynomial",
+    "precision_score",
+    "r2_score",
+    "recall_score",
     "save",
+    "save_checkpoint",
     "split",
+    "top_k_accuracy",
+    "train_validation_test_split",
+    "warm_up",
 ]

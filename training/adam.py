@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..autograd import Parameter
 from ..backend import Array
+from .groups import Settings
 from .optimizer import Optimizer
 
 
@@ -34,37 +35,46 @@ class Adam(Optimizer):
 
     state_names = ("gradient_sum", "square_sum")
     scalar_names = ("beta1", "beta2", "eps", "scale", "weight_decay", "keep")
-    hyperparameters = ("lr", "betas", "eps", "weight_decay")
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Iterable[Parameter] | Iterable[Mapping[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        try:
-            beta1, beta2 = betas
-        except (TypeError, ValueError):
-            raise TypeError(f"{type(self).__name__}: betas must be a pair of numbers, got {betas!r}") from None
-        self.betas = self._number("betas[0]", beta1, below=1.0), self._number("betas[1]", beta2, below=1.0)
-        self.eps = self._number("eps", eps)
-        self.weight_decay = self._number("weight_decay", weight_decay)
-        super().__init__(parameters, lr)
+        super().__init__(parameters, lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def _numbers(self, steps: int) -> tuple[float, ...]:
-        beta1, beta2 = self.betas
+    @classmethod
+    def _checked(cls, settings: Settings) -> Settings:
+        try:
+            beta1, beta2 = settings["betas"]
+        except (TypeError, ValueError):
+            raise TypeError(f"{cls.__name__}: betas must be a pair of numbers, got {settings['betas']!r}") from None
+        betas = cls._number("betas[0]", beta1, below=1.0), cls._number("betas[1]", beta2, below=1.0)
+        found = {name: cls._number(name, settings[name]) for name in ("lr", "eps", "weight_decay")}
+        return {**found, "betas": betas}
+
+    def _numbers(self, settings: Settings, steps: int) -> tuple[float, ...]:
+        lr, weight_decay, (beta1, beta2) = settings["lr"], settings["weight_decay"], settings["betas"]
         c = math.sqrt((1.0 - beta2**steps) / (1.0 - beta2))
-        scale = self._lr * c * (1.0 - beta1) / (1.0 - beta1**steps)
-        return beta1, beta2, self.eps * c, scale, self.weight_decay, 1.0 - self._lr * self.weight_decay
+        scale = lr * c * (1.0 - beta1) / (1.0 - beta1**steps)
+        return beta1, beta2, settings["eps"] * c, scale, weight_decay, 1.0 - lr * weight_decay
 
     def _update(
-        self, xp: Any, p: Array, g: Array, states: tuple[Array, ...], scratch: Array, numbers: tuple[Array, ...]
+        self,
+        xp: Any,
+        p: Array,
+        g: Array,
+        states: tuple[Array, ...],
+        scratch: Array,
+        numbers: tuple[Array, ...],
+        settings: Settings,
     ) -> None:
         m, v = states
         beta1, beta2, eps, scale, weight_decay, keep = numbers
-        if self.weight_decay:
+        if settings["weight_decay"]:
             g = self._decayed(xp, p, g, scratch, weight_decay, keep)
         m *= beta1
         m += g
@@ -93,7 +103,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Iterable[Parameter] | Iterable[Mapping[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,

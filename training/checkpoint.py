@@ -1,8 +1,9 @@
 """Arrays by name in one safetensors file: written whole or not at all, and never read wrongly.
 
-A file is written beside its place, forced to the disk and then moved there, so that whatever happens the path holds
-the old file or the new one. A digest over names, dtypes, shapes, values and metadata stands in the file's metadata; it
-is compared when the file is read. Files of other programs have none and are read without that check.
+A file is written beside its place, forced to the disk, read back and compared, and then moved there: whatever happens,
+the path holds the old file or the new one. A digest over names, dtypes, shapes, values and metadata stands in the
+file's metadata; it is compared when the file is read. Files of other programs have none and are read without that
+check.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any], metadata: Mappi
             raise OSError(f"save: {os.fspath(path)} could not be written: {error}") from error
         os.chmod(part, mode)
         _to_disk(part, os.O_RDWR)
+        try:
+            read("save", part, sealed=True)  # what stands there is what was meant
+        except ValueError as error:
+            raise OSError(f"save: {os.fspath(path)} was not written as it should have been: {error}") from error
         os.replace(part, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -85,15 +90,18 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
         FileNotFoundError: there is no such file.
         ValueError: the file is cut short, damaged or no safetensors file, or holds a dtype that NumPy has not.
     """
-    return _read(path)[0]
+    return read("load", path)[0]
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The words that :func:`save` was given; the file is checked as :func:`load` checks it."""
-    return _read(path)[1]
+    return read("load", path)[1]
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+def read(
+    caller: str, path: str | os.PathLike[str], sealed: bool = False
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays and metadata; a ``sealed`` file must have its digest."""
     import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
     from safetensors import SafetensorError, deserialize
 
@@ -102,20 +110,24 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str
         found = deserialize(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"load: {os.fspath(path)} is not a whole safetensors file: {error}") from error
+        raise ValueError(f"{caller}: {os.fspath(path)} is not a whole safetensors file: {error}") from error
     xp = backend_for("cpu").xp
     arrays = {}
     for name, entry in found:
         if entry["dtype"] not in _DTYPES:
-            raise ValueError(f"load: {os.fspath(path)}: {name} has dtype {entry['dtype']}, which NumPy does not have")
+            raise ValueError(
+                f"{caller}: {os.fspath(path)}: {name} has dtype {entry['dtype']}, which NumPy does not have"
+            )
         dtype = xp.dtype(_DTYPES[entry["dtype"]]).newbyteorder("<")
         array = xp.frombuffer(bytearray(entry["data"]), dtype).reshape(entry["shape"])
         arrays[name] = array.astype(dtype.newbyteorder("="), copy=False)
     words = dict(header.get("__metadata__") or {})
     expected = words.pop(_DIGEST, None)
+    if expected is None and sealed:
+        raise ValueError(f"{caller}: {os.fspath(path)} is damaged or no checkpoint: it has no digest")
     if expected is not None and expected != _digest(arrays, words):
         raise ValueError(
-            f"load: {os.fspath(path)} is damaged: its content does not have the digest that was saved with it"
+            f"{caller}: {os.fspath(path)} is damaged: its content does not have the digest that was saved with it"
         )
     return arrays, words
 

@@ -30,24 +30,25 @@ class Run:
 
     __slots__ = ("data", "first", "gradient", "last", "master", "numbers", "scalars", "scratch", "states", "steps")
 
-    def __init__(self, group: FlatParameters, first: int, last: int) -> None:
-        self.first, self.last, self.steps = first, last, group.steps[first]
-        self.scalars = StepScalars(group.device, *group.scalar_names, dtype=group.work_dtype)
-        self.numbers = tuple(self.scalars[name] for name in group.scalar_names)
-        start = group.bounds[first][0]
-        stop = group.bounds[last][0] if last < len(group.bounds) else group.size
-        self.data, self.gradient = group.data[start:stop], group.gradient[start:stop]
-        self.states = tuple(array[start:stop] for array in group.states.values())
-        self.master = None if group.master is None else group.master[start:stop]
-        self.scratch = group.scratch[: stop - start]
+    def __init__(self, flat: FlatParameters, first: int, last: int) -> None:
+        self.first, self.last, self.steps = first, last, flat.steps[first]
+        self.scalars = StepScalars(flat.device, *flat.scalar_names, dtype=flat.work_dtype)
+        self.numbers = tuple(self.scalars[name] for name in flat.scalar_names)
+        start = flat.bounds[first][0]
+        stop = flat.bounds[last][0] if last < len(flat.bounds) else flat.size
+        self.data, self.gradient = flat.data[start:stop], flat.gradient[start:stop]
+        self.states = tuple(array[start:stop] for array in flat.states.values())
+        self.master = None if flat.master is None else flat.master[start:stop]
+        self.scratch = flat.scratch[: stop - start]
 
 
 class FlatParameters:
-    """The flat arrays of parameters that share a device and a dtype.
+    """The flat arrays of parameters that share a group, a device and a dtype.
 
     Args:
         parameters: the parameters, each once; their values are copied, and their ``data`` becomes a view.
         indices: their numbers in the optimizer, for messages.
+        settings: their group's hyper-parameters, the same dict that the group changes.
         state_names: the state arrays that the optimizer wants, zero at first.
         scalar_names: the optimizer's numbers per step.
 
@@ -64,10 +65,12 @@ class FlatParameters:
         self,
         parameters: Sequence[Parameter],
         indices: Sequence[int],
+        settings: dict[str, Any],
         state_names: Sequence[str],
         scalar_names: Sequence[str],
     ) -> None:
         self.parameters, self.indices, self.scalar_names = tuple(parameters), tuple(indices), tuple(scalar_names)
+        self.settings = settings
         self.device: Device = parameters[0].device
         self.backend = backend_for(self.device)
         self.dtype = parameters[0].dtype
@@ -83,6 +86,7 @@ class FlatParameters:
         self.states = {name: self._zeros(self.work_dtype) for name in state_names}
         self.master = self._zeros(self.work_dtype) if half else None
         self.in_chunks = not self.backend.runs_cuda and self.size >= _LONG
+        self.in_one_go = not self.in_chunks and self.master is None
         self.scratch = self.backend.empty((0 if self.in_chunks else self.size,), self.work_dtype, self.device)
         self.steps = [0] * len(self.parameters)  # the runs count on, flush_steps writes back
         self.runs: list[Run] = []

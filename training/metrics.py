@@ -1,4 +1,4 @@
-"""What a classifier gets right: accuracy, and the confusion matrix."""
+"""What a classifier gets right: accuracy, top-k accuracy, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -19,10 +19,37 @@ def accuracy(predicted: Any, labels: Any) -> float:
     Raises:
         ValueError: shapes do not fit, or there are no examples. TypeError: labels are not integers.
     """
-    classes, true = _classes("accuracy", predicted, labels)
+    classes, true = classes_of("accuracy", predicted, labels)
     if true.size == 0:
         raise ValueError("accuracy: there must be at least one example, got none")
     return float((classes == true).mean())
+
+
+def top_k_accuracy(scores: Any, labels: Any, k: int = 5) -> float:
+    """The share of examples whose class is among the k with the greatest scores; a NaN score is never among them.
+
+    Of equal scores, those of higher classes come first, as in scikit-learn.
+
+    Args:
+        scores: shape ``(N, K)``, floating; labels: the true classes, integers, shape ``(N,)``; on any device.
+        k: at least 1; from K on every answer is right.
+    """
+    if k < 1:
+        raise ValueError(f"top_k_accuracy: k must be at least 1, got {k}")
+    values, true = as_host("top_k_accuracy", scores), as_host("top_k_accuracy", labels)
+    if not is_floating(values.dtype):
+        raise TypeError(f"top_k_accuracy: scores must be floating, got {values.dtype}")
+    classes_of("top_k_accuracy", values, true)  # the other checks
+    if true.size == 0:
+        raise ValueError("top_k_accuracy: there must be at least one example, got none")
+    xp = backend_for("cpu").xp
+    least, greatest = int(true.min()), int(true.max())
+    if least < 0 or greatest >= values.shape[1]:
+        wrong = least if least < 0 else greatest
+        raise ValueError(f"top_k_accuracy: labels must be in 0 … {values.shape[1] - 1}, got {wrong}")
+    values = xp.nan_to_num(values.astype("float64"), nan=-xp.inf, posinf=xp.inf, neginf=-xp.inf)
+    best = xp.argsort(values, axis=1, kind="stable")[:, ::-1][:, :k]
+    return float((best == true[:, None]).any(axis=1).mean())
 
 
 def confusion_matrix(predicted: Any, labels: Any, num_classes: int | None = None) -> Array:
@@ -36,7 +63,7 @@ def confusion_matrix(predicted: Any, labels: Any, num_classes: int | None = None
     Raises:
         ValueError: a class is negative or not below ``num_classes``.
     """
-    classes, true = _classes("confusion_matrix", predicted, labels)
+    classes, true = classes_of("confusion_matrix", predicted, labels)
     xp = backend_for("cpu").xp
     classes, true = (backend_of(a).to_numpy(a).reshape(-1).astype("int64") for a in (classes, true))
     greatest = max(int(classes.max(initial=-1)), int(true.max(initial=-1)))
@@ -72,7 +99,7 @@ def format_confusion_matrix(matrix: Array, names: Sequence[str] | None = None) -
     return "\n".join(lines)
 
 
-def _classes(caller: str, predicted: Any, labels: Any) -> tuple[Array, Array]:
+def classes_of(caller: str, predicted: Any, labels: Any) -> tuple[Array, Array]:
     """Predicted and true classes as plain arrays of one shape on one device."""
     guess = predicted.data if isinstance(predicted, Tensor) else predicted
     true = labels.data if isinstance(labels, Tensor) else labels
@@ -94,3 +121,12 @@ def _classes(caller: str, predicted: Any, labels: Any) -> tuple[Array, Array]:
     if backend.device_of(guess) != other.device_of(true):  # the result is read on the host anyway
         guess, true = backend.to_numpy(guess), other.to_numpy(true)
     return guess, true
+
+
+def as_host(caller: str, values: Any) -> Array:
+    """An array or tensor of any device as a plain array on the host."""
+    array = values.data if isinstance(values, Tensor) else values
+    try:
+        return backend_of(array).to_numpy(array)
+    except TypeError as error:
+        raise TypeError(f"{caller}: {error}") from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..autograd import Parameter, note_write
 from ..backend import Array, backend_for, backend_of, parallel
 from .flat import CHUNK, FlatParameters, Run
+from .groups import ParameterGroup, Settings, given_groups, keep_states
 
 _GRAIN = 1 << 18  # elements for which waking another thread pays
 
@@ -16,47 +18,68 @@ _GRAIN = 1 << 18  # elements for which waking another thread pays
 class Optimizer:
     """Changes parameters by their gradients, in place; the base of :class:`SGD`, :class:`Adam` and of your own.
 
-    Parameters, gradients and state live in flat arrays, one set for each device and dtype, and each parameter's
+    Parameters, gradients and state live in flat arrays, one set for each group, device and dtype, and each parameter's
     ``data`` becomes a view. So move a model to its device first and make its optimizer afterwards. The next backward
     after :meth:`zero_grad` writes into the same gradient arrays: copy a gradient that you want to keep. A parameter
-    without a gradient is left alone in that step, and so is its state. float16 and bfloat16 parameters are updated
-    through float32 copies.
+    without a gradient (a frozen one, ``requires_grad=False``) is left alone in that step, and so is its state. float16
+    and bfloat16 parameters are updated through float32 copies.
 
-    A subclass gives the names below and writes :meth:`_numbers` and :meth:`_update`.
+    What the gradient is taken over is the caller's choice: all examples (full-batch descent: one batch of all of them),
+    a few (mini-batches), or one.
+
+    A subclass names its numbers below and writes :meth:`_numbers` and :meth:`_update`.
 
     Args:
-        parameters: an iterable of Parameters, such as ``model.parameters()``; one that comes twice counts once.
-        lr: learning rate, >= 0.
+        parameters: an iterable of Parameters, such as ``model.parameters()``; one that comes twice counts once. Or
+            groups: dicts with ``"params"`` and hyper-parameters of their own,
+            ``Adam([{"params": head.parameters()}, {"params": body.parameters(), "lr": 1e-4}], lr=1e-3)``.
+        hyperparameters: ``lr``, the learning rate, >= 0, and the subclass's own, for groups that do not give theirs.
     Attributes:
         parameters: the parameters, in order, each once.
+        groups: for each group its hyper-parameters, ``optimizer.groups[1]["lr"] = 1e-4``; see :class:`ParameterGroup`.
     Raises:
         TypeError: something in ``parameters`` is not a Parameter.
-        ValueError: there are none, or a hyper-parameter is out of its range.
+        ValueError: there are none, one is in two groups, or a hyper-parameter is unknown or out of its range.
     """
 
     state_names: tuple[str, ...] = ()  # arrays kept between steps, zero at first
     scalar_names: tuple[str, ...] = ()  # numbers computed on the host for each step
-    hyperparameters: tuple[str, ...] = ("lr",)  # attributes that are stored with the state
 
-    def __init__(self, parameters: Iterable[Parameter], lr: float) -> None:
-        self.lr = lr
-        self.parameters = self._distinct(parameters)
-        groups: dict[Any, list[int]] = {}
-        for i, parameter in enumerate(self.parameters):
-            groups.setdefault((parameter.device, parameter.dtype), []).append(i)
-        self._groups = tuple(
-            FlatParameters([self.parameters[i] for i in indices], indices, self.state_names, self.scalar_names)
-            for indices in groups.values()
-        )
+    def __init__(
+        self, parameters: Iterable[Parameter] | Iterable[Mapping[str, Any]], lr: float, **hyperparameters: Any
+    ) -> None:
+        kind = type(self)
+        common = kind._checked({"lr": lr, **hyperparameters})
+        self._lr: float = common["lr"]
+        groups, flats, first = [], [], 0
+        for members, own in given_groups(kind.__name__, parameters, tuple(common)):
+            settings = kind._checked({**common, **own})
+            if self._lr == 0.0 and settings["lr"] != 0.0:
+                raise ValueError(f"{kind.__name__}: lr must be above 0 where a group has its own, got lr=0")
+            states = self._states(settings)
+            check = functools.partial(keep_states, kind, states)
+            share = settings["lr"] / self._lr if self._lr else 1.0
+            groups.append(ParameterGroup(members, settings, check, share))
+            alike: dict[Any, list[int]] = {}
+            for i, parameter in enumerate(members):
+                alike.setdefault((parameter.device, parameter.dtype), []).append(i)
+            for places in alike.values():
+                some, indices = [members[i] for i in places], [first + i for i in places]
+                flats.append(FlatParameters(some, indices, settings, states, self.scalar_names))
+            first += len(members)
+        self.groups, self._flats = tuple(groups), tuple(flats)
+        self.parameters = tuple(parameter for group in groups for parameter in group.parameters)
 
     @property
     def lr(self) -> float:
-        """Learning rate; may be set between steps."""
+        """The learning rate; may be set between steps, and then all groups' rates keep their ratios."""
         return self._lr
 
     @lr.setter
     def lr(self, value: float) -> None:
-        self._lr = self._number("lr", value)
+        before, self._lr = self._lr, self._number("lr", value)
+        for group in self.groups:
+            group.follow(before, self._lr)
 
     def zero_grad(self) -> None:
         """Forget the gradients: each becomes None."""
@@ -70,69 +93,96 @@ class Optimizer:
 
     def advance(self) -> None:
         """The host's half of a step: count it, and write its numbers to where the parameters are."""
-        for group in self._groups:
-            for run in group.gather():
+        for flat in self._flats:
+            for run in flat.gather():
                 run.steps += 1
-                run.scalars.write(*self._numbers(run.steps))
+                run.scalars.write(*self._numbers(flat.settings, run.steps))
 
     def apply(self) -> None:
         """The device's half of a step: array operations only, so that a captured step can replay them."""
-        for group in self._groups:
-            if not group.runs:
+        for flat in self._flats:
+            if not flat.runs:
                 continue
-            xp = group.backend.xp
-            for run in group.runs:
-                if run.master is not None:
-                    self._update_half(xp, run)
-                elif group.in_chunks:
-                    self._update_in_chunks(xp, group, run)
-                else:
-                    self._update(xp, run.data, run.gradient, run.states, run.scratch, run.numbers)
-            note_write(group.data)
+            xp = flat.backend.xp
+            if flat.in_one_go:
+                for run in flat.runs:
+                    self._update(xp, run.data, run.gradient, run.states, run.scratch, run.numbers, flat.settings)
+            else:
+                update = self._update_in_chunks if flat.master is None else self._update_half
+                for run in flat.runs:
+                    update(xp, flat, run)
+            note_write(flat.data)
 
-    def _numbers(self, steps: int) -> tuple[float, ...]:
+    def gradients(self) -> Iterator[Array]:
+        """Every gradient that there is, as a few long 1-D arrays, which may be changed in place (0 between them)."""
+        for flat in self._flats:
+            for run in flat.gather():
+                yield run.gradient
+
+    @classmethod
+    def _checked(cls, settings: Settings) -> Settings:
+        """Hyper-parameters as plain numbers; raises where one is out of its range."""
+        return {**settings, "lr": cls._number("lr", settings["lr"])}
+
+    @classmethod
+    def _states(cls, settings: Settings) -> tuple[str, ...]:
+        """The names of the state arrays that a group with these hyper-parameters needs."""
+        return cls.state_names
+
+    def _numbers(self, settings: Settings, steps: int) -> tuple[float, ...]:
         """The values of ``scalar_names`` for parameters in their step ``steps``, counted from 1."""
         raise NotImplementedError(f"{type(self).__name__} has no _numbers method")
 
     def _update(
-        self, xp: Any, p: Array, g: Array, states: tuple[Array, ...], scratch: Array, numbers: tuple[Array, ...]
+        self,
+        xp: Any,
+        p: Array,
+        g: Array,
+        states: tuple[Array, ...],
+        scratch: Array,
+        numbers: tuple[Array, ...],
+        settings: Settings,
     ) -> None:
         """Change ``p`` and ``states`` in place; ``g`` is only read, ``scratch`` may hold anything. All are 1-D.
 
-        ``numbers`` are 0-d arrays on the device, in the order of ``scalar_names``.
+        ``numbers`` are 0-d arrays on the device, in the order of ``scalar_names``; ``settings`` may decide what is
+        computed, and no value of it may enter the arrays.
         """
         raise NotImplementedError(f"{type(self).__name__} has no _update method")
 
-    def _update_in_chunks(self, xp: Any, group: FlatParameters, run: Run) -> None:
+    def _update_in_chunks(self, xp: Any, flat: FlatParameters, run: Run) -> None:
         def work(start: int, stop: int) -> None:
-            scratch = group.backend.empty((min(CHUNK, stop - start),), group.work_dtype, group.device)
+            scratch = flat.backend.empty((min(CHUNK, stop - start),), flat.work_dtype, flat.device)
             for first in range(start, stop, CHUNK):
-                chunk = slice(first, min(first + CHUNK, stop))
-                p, g = run.data[chunk], run.gradient[chunk]
-                self._update(xp, p, g, tuple(s[chunk] for s in run.states), scratch[: p.size], run.numbers)
+                part = slice(first, min(first + CHUNK, stop))
+                p, g, states = run.data[part], run.gradient[part], tuple(s[part] for s in run.states)
+                self._update(xp, p, g, states, scratch[: p.size], run.numbers, flat.settings)
 
         parallel(work, run.data.size, _GRAIN)
 
-    def _update_half(self, xp: Any, run: Run) -> None:
+    def _update_half(self, xp: Any, flat: FlatParameters, run: Run) -> None:
         """Update the float32 copy and round it; a value written since the last step (a checkpoint) goes first."""
         p: Array = run.master
         xp.copyto(p, run.data.astype(p.dtype), where=p.astype(run.data.dtype) != run.data)
         g = run.gradient.astype(p.dtype)
-        self._update(xp, p, g, run.states, xp.empty_like(p), run.numbers)
+        self._update(xp, p, g, run.states, xp.empty_like(p), run.numbers, flat.settings)
         run.data[...] = p
 
     # -- state ----------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Array]:
         """Hyper-parameters, step counts and state by name, all as arrays: what :func:`lamella.save` takes.
 
-        Hyper-parameters are float64; ``3.steps`` and ``3.<state>`` belong to the parameter that was given fourth.
+        Hyper-parameters are float64, ``groups.0.lr``; ``3.steps`` and ``3.<state>`` belong to the fourth parameter.
         """
         xp = backend_for("cpu").xp
-        found = {name: xp.array(getattr(self, name), "float64") for name in self.hyperparameters}
-        for key, (group, i) in sorted(self._places().items()):
-            found[f"{key}.steps"] = xp.array(group.flush_steps()[i], "int64")
-            for name, array in self._stored(group).items():
-                found[f"{key}.{name}"] = group.part(array, i).copy()
+        found = {"lr": xp.array(self._lr, "float64")}
+        for i, group in enumerate(self.groups):
+            for name, value in group.settings_to_store().items():
+                found[f"groups.{i}.{name}"] = xp.array(value, "float64")
+        for key, (flat, i) in sorted(self._places().items()):
+            found[f"{key}.steps"] = xp.array(flat.flush_steps()[i], "int64")
+            for name, array in self._stored(flat).items():
+                found[f"{key}.{name}"] = flat.part(array, i).copy()
         return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -140,58 +190,56 @@ class Optimizer:
 
         Raises:
             KeyError: names are missing or unexpected: the state is of another optimizer or of another model.
-            ValueError: an array's shape is not that of its parameter.
+            ValueError: an array's shape is not that of its parameter, groups are of other sizes, or a hyper-parameter
+                is out of its range.
         """
+        settings = self.check_state_dict(state)
+        self._lr = float(state["lr"])
+        for group, stored in zip(self.groups, settings, strict=True):
+            group.restore(stored)
+        places = self._places()
+        for flat in self._flats:
+            flat.restart([int(state[f"{index}.steps"]) for index in flat.indices])
+        for key, (flat, i) in places.items():
+            for name, array in self._stored(flat).items():
+                value = state[f"{key}.{name}"]
+                backend = backend_of(value)
+                flat.part(array, i)[...] = flat.backend.from_numpy(backend.to_numpy(value), flat.device)
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> list[Settings]:
+        """Raise what :meth:`load_state_dict` would raise, and change nothing; gives each group's hyper-parameters."""
+        caller = f"{type(self).__name__}.load_state_dict"
         own = self.state_dict()
         missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
         if missing or unexpected:
-            raise KeyError(
-                f"{type(self).__name__}.load_state_dict: missing {missing or 'nothing'}, "
-                f"unexpected {unexpected or 'nothing'}"
-            )
+            raise KeyError(f"{caller}: missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}")
         for name, array in own.items():
             if tuple(state[name].shape) != array.shape:
+                raise ValueError(f"{caller}: {name} must have shape {array.shape}, got {tuple(state[name].shape)}")
+        self._number("lr", float(state["lr"]))
+        found = []
+        for i, group in enumerate(self.groups):
+            stored = {name: state[f"groups.{i}.{name}"].tolist() for name in group.settings_to_store()}
+            if stored["size"] != len(group.parameters):
                 raise ValueError(
-                    f"{type(self).__name__}.load_state_dict: {name} must have shape {array.shape}, "
-                    f"got {tuple(state[name].shape)}"
+                    f"{caller}: group {i} must have {len(group.parameters)} parameters, got {stored['size']:g}"
                 )
-        for name in self.hyperparameters:
-            setattr(self, name, state[name].tolist())
-        places = self._places()
-        for group in self._groups:
-            group.restart([int(state[f"{index}.steps"]) for index in group.indices])
-        for key, (group, i) in places.items():
-            for name, array in self._stored(group).items():
-                value = state[f"{key}.{name}"]
-                backend = backend_of(value)
-                group.part(array, i)[...] = group.backend.from_numpy(backend.to_numpy(value), group.device)
+            found.append(group.checked(stored))
+        return found
 
     def _places(self) -> dict[int, tuple[FlatParameters, int]]:
-        return {index: (group, i) for group in self._groups for i, index in enumerate(group.indices)}
+        return {index: (flat, i) for flat in self._flats for i, index in enumerate(flat.indices)}
 
     @staticmethod
-    def _stored(group: FlatParameters) -> dict[str, Array]:
-        return group.states if group.master is None else {**group.states, "master": group.master}
+    def _stored(flat: FlatParameters) -> dict[str, Array]:
+        return flat.states if flat.master is None else {**flat.states, "master": flat.master}
 
-    # -- arguments ------------------------------------------------------------------------------------------------
-    def _distinct(self, parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
-        kind = type(self).__name__
-        if isinstance(parameters, Parameter):
-            raise TypeError(f"{kind}: parameters must be an iterable of Parameters, got one Parameter: write [it]")
-        found: dict[int, Parameter] = {}
-        for i, parameter in enumerate(parameters):
-            if not isinstance(parameter, Parameter):
-                raise TypeError(f"{kind}: parameters[{i}] must be a Parameter, got {type(parameter).__name__}")
-            found[id(parameter)] = parameter
-        if not found:
-            raise ValueError(f"{kind}: parameters must hold at least one Parameter, got none")
-        return tuple(found.values())
-
-    def _number(self, name: str, value: float, below: float = math.inf) -> float:
+    @classmethod
+    def _number(cls, name: str, value: float, below: float = math.inf) -> float:
         """A hyper-parameter in ``0 <= value < below`` as a float."""
         if isinstance(value, bool) or not hasattr(value, "__float__"):
-            raise TypeError(f"{type(self).__name__}: {name} must be a number, got {value!r}")
+            raise TypeError(f"{cls.__name__}: {name} must be a number, got {value!r}")
         if not 0.0 <= float(value) < below:
             limit = "finite" if below == math.inf else f"below {below:g}"
-            raise ValueError(f"{type(self).__name__}: {name} must not be negative and be {limit}, got {value!r}")
+            raise ValueError(f"{cls.__name__}: {name} must not be negative and be {limit}, got {value!r}")
         return float(value)

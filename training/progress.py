@@ -16,17 +16,19 @@ class Progress:
 
     Args:
         epochs: how many there will be.
-        steps: steps in each.
+        steps: steps in each; None if not known.
         shown: False says nothing at all.
+        done: steps that a resumed run has behind it.
     """
 
-    def __init__(self, epochs: int, steps: int, shown: bool = True) -> None:
+    def __init__(self, epochs: int, steps: int | None, shown: bool = True, done: int = 0) -> None:
         self._epochs, self._shown, self._said = epochs, shown, -_PAUSE
         self._bar: Any = None
         if shown and _sees_bars() and find_spec("tqdm") is not None:
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=epochs * steps, unit="step", leave=True, dynamic_ncols=True)
+            total = None if steps is None else epochs * steps
+            self._bar = tqdm(total=total, initial=done, unit="step", leave=True, dynamic_ncols=True)
 
     def step(self, count: int) -> None:
         """``count`` more steps are done."""

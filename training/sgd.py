@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..autograd import Parameter
 from ..backend import Array
+from .groups import Settings
 from .optimizer import Optimizer
 
 
@@ -29,56 +30,61 @@ class SGD(Optimizer):
     """
 
     scalar_names = ("lr", "momentum", "gain", "weight_decay")
-    hyperparameters = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Iterable[Parameter] | Iterable[Mapping[str, Any]],
         lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        self.momentum = self._number("momentum", momentum)
-        self.dampening = self._number("dampening", dampening)
-        self.weight_decay = self._number("weight_decay", weight_decay)
-        self.nesterov = bool(nesterov)
-        if nesterov and (self.momentum == 0.0 or self.dampening != 0.0):
-            raise ValueError(
-                f"SGD: nesterov needs momentum above 0 and dampening 0, got momentum={momentum}, "
-                f"dampening={dampening}"
-            )
-        if self.momentum:
-            self.state_names = ("velocity",)
-        super().__init__(parameters, lr)
+        super().__init__(
+            parameters, lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov
+        )
 
-    def _numbers(self, steps: int) -> tuple[float, ...]:
-        gain = 1.0 if steps == 1 else 1.0 - self.dampening
-        return self.lr, self.momentum, gain, self.weight_decay
+    @classmethod
+    def _checked(cls, settings: Settings) -> Settings:
+        found = {name: cls._number(name, settings[name]) for name in ("lr", "momentum", "dampening", "weight_decay")}
+        if settings["nesterov"] and (found["momentum"] == 0.0 or found["dampening"] != 0.0):
+            raise ValueError(
+                f"{cls.__name__}: nesterov needs momentum above 0 and dampening 0, got momentum={found['momentum']}, "
+                f"dampening={found['dampening']}"
+            )
+        return {**found, "nesterov": bool(settings["nesterov"])}
+
+    @classmethod
+    def _states(cls, settings: Settings) -> tuple[str, ...]:
+        return ("velocity",) if settings["momentum"] else ()
+
+    def _numbers(self, settings: Settings, steps: int) -> tuple[float, ...]:
+        gain = 1.0 if steps == 1 else 1.0 - settings["dampening"]
+        return settings["lr"], settings["momentum"], gain, settings["weight_decay"]
 
     def _update(
-        self, xp: Any, p: Array, g: Array, states: tuple[Array, ...], scratch: Array, numbers: tuple[Array, ...]
+        self,
+        xp: Any,
+        p: Array,
+        g: Array,
+        states: tuple[Array, ...],
+        scratch: Array,
+        numbers: tuple[Array, ...],
+        settings: Settings,
     ) -> None:
         lr, momentum, gain, weight_decay = numbers
-        if self.weight_decay:
-            g = self._decayed(xp, p, g, weight_decay, scratch)
+        if settings["weight_decay"]:
+            g = xp.add(xp.multiply(p, weight_decay, out=scratch), g, out=scratch)
         if states:
             (v,) = states
             v *= momentum
-            if self.dampening:
+            if settings["dampening"]:
                 v += xp.multiply(g, gain, out=scratch)
             else:
                 v += g
-            if self.nesterov:
+            if settings["nesterov"]:
                 p -= xp.multiply(g, lr, out=scratch)
                 p -= xp.multiply(xp.multiply(v, momentum, out=scratch), lr, out=scratch)
                 return
             g = v
         p -= xp.multiply(g, lr, out=scratch)
-
-    @staticmethod
-    def _decayed(xp: Any, p: Array, g: Array, weight_decay: Array, scratch: Array) -> Array:
-        decayed = xp.multiply(p, weight_decay, out=scratch)
-        decayed += g
-        return decayed
