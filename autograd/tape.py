@@ -316,6 +316,12 @@ def require_one_device(args: tuple[Any, ...]) -> None:
 
 def _explained(error: Exception, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
     """The error with the call it came from; where devices were mixed, that is said instead of what came of it."""
+    if isinstance(error, AttributeError):  # of a list that was taken for an array, most likely
+        for i, arg in enumerate(args):
+            if isinstance(arg, (list, tuple)) and f"'{type(arg).__name__}' object" in str(error):
+                found = TypeError(f"{name}: argument {i + 1} must be a tensor or an array, got a {type(arg).__name__}")
+                found.__cause__ = error
+                return found
     try:
         require_one_device(args)
     except MixedDevicesError as mixed:

@@ -8,7 +8,7 @@ from .buffers import is_view
 from .device import Device
 from .dtypes import as_dtype
 from .numpy_backend import NumpyBackend
-from .philox import Generator, philox4x32, random_bits, remember_draws, repeat_draws
+from .philox import Generator, as_generator, philox4x32, random_bits, remember_draws, repeat_draws
 from .precision import current_precision, precision
 from .registry import (
     available_devices,
@@ -47,6 +47,7 @@ __all__ = [
     "MixedDevicesError",
     "StepScalars",
     "as_dtype",
+    "as_generator",
     "available_devices",
     "backend_for",
     "backend_names",

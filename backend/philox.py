@@ -288,6 +288,19 @@ class Generator:
         return xp.argsort(words[:, 0] << 32 | words[:, 1], stable=True)
 
 
+def as_generator(owner: str, rng: Any) -> Generator:
+    """The generator given to ``owner``, or a fresh one for None.
+
+    Raises:
+        TypeError: it is neither, such as a seed.
+    """
+    if rng is None:
+        return Generator()
+    if not isinstance(rng, Generator):
+        raise TypeError(f"{owner}: rng must be a lamella.Generator or None, got {rng!r}; Generator(seed) makes one")
+    return rng
+
+
 def _as_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
     lengths = tuple(map(operator.index, shape)) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
     if any(length < 0 for length in lengths):

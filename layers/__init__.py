@@ -57,7 +57,7 @@ from .selu import SELU, selu
 from .sigmoid import Sigmoid, sigmoid
 from .sign import Sign, sign
 from .silu import SiLU, silu
-from .slice_dropout import Dropout1d, Dropout2d, Dropout3d, DropPath, slice_dropout
+from .slice_dropout import Dropout1d, Dropout2d, Dropout3d, DropPath
 from .softmax import Softmax, softmax
 from .softplus import Softplus, softplus
 from .softshrink import Softshrink, softshrink
@@ -190,7 +190,6 @@ __all__ = [
     "sigmoid",
     "sign",
     "silu",
-    "slice_dropout",
     "smooth_l1_loss",
     "soft_margin_loss",
     "softmax",

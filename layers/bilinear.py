@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd import Parameter, Tensor, op
-from ..backend import Array, Generator, backend_of
+from ..backend import Array, Generator, as_generator, backend_of
 from .initialise import fan_in_uniform
 from .module import Module
 
@@ -110,7 +110,7 @@ class Bilinear(Module):
                 raise TypeError(f"Bilinear: {name} must be an int, got {value!r}")
             if value < 1:
                 raise ValueError(f"Bilinear: {name} must be at least 1, got {value}")
-        rng = rng if rng is not None else Generator()
+        rng = as_generator("Bilinear", rng)
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
         self.weight = fan_in_uniform((out_features, in1_features, in2_features), in1_features, rng)
         self.bias = fan_in_uniform((out_features,), in1_features, rng) if bias else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd import Tensor, add
-from ..backend import Generator
+from ..backend import Generator, as_generator
 from .module import Module
 
 
@@ -22,7 +22,7 @@ class GaussianNoise(Module):
         if not std >= 0:
             raise ValueError(f"GaussianNoise: std must be at least 0, got {std}")
         self.std = std
-        self.rng = rng if rng is not None else Generator()
+        self.rng = as_generator("GaussianNoise", rng)
 
     def forward(self, x: Any) -> Any:
         if not self.training or self.std == 0:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..autograd import Parameter, Tensor, op
-from ..backend import Array, Generator, backend_of
+from ..backend import Array, Generator, as_generator, backend_of
 from .initialise import fan_in_uniform
+from .lengths import length
 from .module import Module
 
 
@@ -34,7 +36,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Any:
         )
     backend = backend_of(x)
     gemm = backend.gemm
-    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])  # (N, in)
+    count = math.prod(x.shape[:-1])  # not -1: an empty array fits every number of rows
+    rows = x if x.ndim == 2 else x.reshape(count, x.shape[-1])  # (N, in)
     y = gemm(rows, weight.T)  # (N, out)
     if bias is not None:
         if bias.shape != weight.shape[:1] or bias.dtype != weight.dtype:
@@ -45,13 +48,13 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Any:
     shape = x.shape
 
     def flat(dy: Array) -> Array:
-        return dy if dy.ndim == 2 else dy.reshape(-1, dy.shape[-1])
+        return dy if dy.ndim == 2 else dy.reshape(count, dy.shape[-1])
 
     def dx(dy: Array, out: Any) -> Array:
         g = gemm(flat(dy), weight)
         return g if len(shape) == 2 else g.reshape(shape)
 
-    return y if len(shape) == 2 else y.reshape(*shape[:-1], -1), (
+    return y if len(shape) == 2 else y.reshape(*shape[:-1], weight.shape[0]), (
         dx,
         lambda dy, out: gemm(flat(dy).T, rows, out),
         lambda dy, out: backend.sum_rows(flat(dy), out),
@@ -77,12 +80,11 @@ class Linear(Module):
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *, rng: Generator | None = None
     ) -> None:
-        for name, value in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"Linear: {name} must be an int, got {value!r}")
-            if value < 0:
-                raise ValueError(f"Linear: {name} must not be negative, got {value}")
-        rng = rng if rng is not None else Generator()
+        in_features, out_features = (
+            length("Linear", name, value)
+            for name, value in (("in_features", in_features), ("out_features", out_features))
+        )
+        rng = as_generator("Linear", rng)
         self.in_features = in_features
         self.out_features = out_features
         self.weight = fan_in_uniform((out_features, in_features), in_features, rng)

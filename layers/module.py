@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any
 
 from ..autograd import Parameter, Tensor, is_floating, no_grad, note_write
+from ..autograd import tensor as as_tensor
 from ..autograd.errors import replace_last_context
 from ..autograd.hooks import HookHandle
-from ..backend import Array, Device, backend_for, backend_of
+from ..autograd.tensor import LEAF
+from ..backend import Array, Device, as_dtype, backend_for, backend_of, cpu_kernel, is_array
 from ..backend import device as check_device
 from .hooks import ModuleHooks
 
@@ -49,6 +52,16 @@ class Module:
             raise
 
     # -- what it holds ----------------------------------------------------------------------------------------------
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor) and value._edge is LEAF and not isinstance(value, Parameter):
+            raise TypeError(
+                f"{type(self).__name__}.{name}: a tensor that wants its gradient would not be found among the "
+                "parameters: assign a Parameter"
+            )
+        if isinstance(value, (set, frozenset)) and any(isinstance(item, (Module, Parameter)) for item in value):
+            raise TypeError(f"{type(self).__name__}.{name}: a set has no order to name its modules by: assign a list")
+        object.__setattr__(self, name, value)
+
     def _members(self) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
             yield from _flatten(name, value)
@@ -78,14 +91,16 @@ class Module:
             yield module
 
     def _named_state(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter and buffer under every name it has: a shared one appears under each."""
-        stack: list[tuple[str, Any]] = list(reversed(list(self._members())))
-        while stack:
-            path, value = stack.pop()
-            if isinstance(value, Module):
-                stack.extend(reversed([(f"{path}.{name}", member) for name, member in value._members()]))
-            else:
-                yield path, value
+        """Every parameter and buffer under every name it has: a shared one appears under each.
+
+        Raises:
+            ValueError: a module contains itself, or two things have one name.
+        """
+        found: dict[str, Tensor] = {}
+        for name, value in _state_below(self, "", ()):
+            if found.setdefault(name, value) is not value:
+                raise ValueError(f"{type(self).__name__}: two parameters or buffers have the name {name!r}")
+        yield from found.items()
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Parameters with their paths, a shared one once."""
@@ -136,12 +151,14 @@ class Module:
             array = tensor.data
             backend = backend_of(array)
             if dtype is not None and is_floating(array.dtype):
-                array = array.astype(dtype)
+                array = array.astype(as_dtype(dtype), copy=False)
             if place is not None and place != backend.device_of(array):
                 array = backend_for(place).from_numpy(backend.to_numpy(array), place)
             if array is not tensor.data:
                 tensor.data = array
                 tensor.grad = None
+                if isinstance(tensor, Parameter):
+                    tensor._grad_buffer = None  # of an optimizer that was given the parameter before, and will say so
         return self
 
     def apply(self, function: Callable[[Module], None]) -> Any:
@@ -261,11 +278,25 @@ class Module:
 
         return diagram(self, input_shapes, dtype)
 
+    @recursive_repr("...")
     def __repr__(self) -> str:
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         if not lines:
             return f"{type(self).__name__}({self.extra_repr()})"
         return "\n  ".join([f"{type(self).__name__}({self.extra_repr()}", *lines]) + "\n)"
+
+
+def _state_below(module: Module, prefix: str, above: tuple[Module, ...]) -> Iterator[tuple[str, Tensor]]:
+    if any(module is other for other in above):
+        raise ValueError(
+            f"{type(above[0]).__name__}: a module must not contain itself, but {prefix[:-1]!r} is a module above it; "
+            "hold the parent weakly (weakref.ref)"
+        )
+    for name, value in module._members():
+        if isinstance(value, Module):
+            yield from _state_below(value, f"{prefix}{name}.", (*above, module))
+        else:
+            yield prefix + name, value
 
 
 def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -283,8 +314,10 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _fitting(name: str, value: Any, tensor: Tensor) -> Array:
     """A value as an array on the tensor's device, checked to fit."""
     array = value.data if isinstance(value, Tensor) else value
-    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
-        raise TypeError(f"load_state_dict: {name} must be an array, got {type(value).__name__}")
+    if not is_array(array):
+        if not hasattr(array, "__dlpack__") and not hasattr(array, "__array_interface__"):
+            raise TypeError(f"load_state_dict: {name} must be an array, got {type(value).__name__}")
+        array = as_tensor(array.detach() if hasattr(array, "detach") else array).data  # another library's
     if tuple(array.shape) != tensor.shape:
         raise ValueError(f"load_state_dict: {name} must have shape {tensor.shape}, got {tuple(array.shape)}")
     if array.dtype != tensor.dtype and not (is_floating(array.dtype) and is_floating(tensor.dtype)):
@@ -292,6 +325,15 @@ def _fitting(name: str, value: Any, tensor: Tensor) -> Array:
     backend, place = backend_of(array), tensor.device
     if backend.device_of(array) != place:
         array = backend_for(place).from_numpy(backend.to_numpy(array), place)
+    if array.dtype != tensor.dtype:
+        with cpu_kernel():  # without NumPy's warning of an overflow, which is an error below
+            array, given = array.astype(tensor.dtype), array
+        finite = backend_of(array).xp.isfinite
+        if bool((finite(given) & ~finite(array)).any()):
+            raise ValueError(f"load_state_dict: {name} has values beyond the range of {tensor.dtype}")
+    flags = getattr(tensor.data, "flags", None)
+    if not getattr(flags, "writeable", True):
+        raise ValueError(f"load_state_dict: {name} cannot be written, its memory is read-only")
     return array
 
 
@@ -305,10 +347,13 @@ def _extend_path(module: Module, error: Exception) -> None:
 
     Each module that the error passes through puts its child's name in front: only a parent knows it.
     """
-    trail: list[Any] = error.__dict__.setdefault("_lamella_trail", [type(module).__name__])
-    if len(trail) > 1:
-        inner = trail.pop()
-        trail.insert(1, next((name for name, child in module.named_children() if child is inner), "?"))
+    trail: list[Any] = error.__dict__.get("_lamella_trail", [])
+    child = next((name for name, child in module.named_children() if trail and child is trail[-1]), None)
+    if child is None:  # the first module it passes, or an error object that is raised again elsewhere
+        trail = error.__dict__["_lamella_trail"] = [type(module).__name__]
+    else:
+        trail.pop()
+        trail.insert(1, child)
     place = f"{'.'.join(trail[1:])} ({trail[0]})" if len(trail) > 1 else trail[0]
     replace_last_context(error, f"in module {place}")
     trail.append(module)

@@ -8,6 +8,8 @@ from ..autograd import Tensor, op
 from ..backend import Array, backend_of
 from .reduction import Loss, check_reduction, check_weight, matched, narrowed, reduce_losses, widened
 
+_FEW = 1 << 14  # elements
+
 
 @op
 def mse_loss(prediction: Array, targets: Array, reduction: str = "mean", weight: Array | None = None) -> Any:
@@ -30,13 +32,15 @@ def mse_loss(prediction: Array, targets: Array, reduction: str = "mean", weight:
         slopes = (lambda: error * 2, lambda: error * -2)
         count = None if weight is None else weight.sum()
         return reduce_losses("mse_loss", backend, error * error, reduction, dtype, slopes, weight=weight, count=count)
-    flat = error.reshape(-1)  # one product for all squares and their sum
+    flat = error.reshape(-1)
     scale = 1.0 / error.size if reduction == "mean" else 1.0
 
     def gradient(factor: float) -> Any:
         return lambda dy, out: narrowed(backend, error * (widened(dy) * (factor * scale)), dtype)
 
-    return narrowed(backend, backend.xp.dot(flat, flat) * scale, dtype), (gradient(2.0), gradient(-2.0))
+    # a product adds up one after another and loses digits where there are many; a sum goes in pairs
+    total = backend.xp.dot(flat, flat) if flat.size <= _FEW else backend.xp.square(flat).sum()
+    return narrowed(backend, total * scale, dtype), (gradient(2.0), gradient(-2.0))
 
 
 class MSELoss(Loss):

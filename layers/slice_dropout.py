@@ -5,62 +5,40 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..autograd import Tensor, op
-from ..backend import Array, Generator, backend_of, random_bits
-from .module import Module
+from ..autograd import op
+from ..backend import Array
+from .drop import Dropping, check_dropping, kept
 
 
 @op
-def slice_dropout(x: Array, p: float, key: int, offset: int, axes: int = 2) -> Any:
-    """``x * keep / (1 - p)``, one ``keep`` for each slice of the first ``axes`` axes: 0 with probability ``p``, or 1.
-
-    Like :func:`dropout`, it stores nothing but ``key`` and ``offset``.
-
-    Args:
-        x: shape ``(N, C, ...)``, floating.
-        p: probability of dropping, in [0, 1].
-        key, offset: place in a random stream, from ``Generator.reserve(math.prod(x.shape[:axes]))``.
-        axes: 2 drops channels, 1 drops samples.
-    """
-    backend = backend_of(x)
-    lead, dtype, device = x.shape[:axes], x.dtype, backend.device_of(x)
-    threshold = round(p * 2.0**32)
+def _slice_dropout(x: Array, p: float, key: int, offset: int, axes: int) -> Any:
+    """``x * keep / (1 - p)``, one ``keep`` for each slice of the first ``axes`` axes."""
+    mask = (*x.shape[:axes], *(1,) * (x.ndim - axes))
     scale = 1.0 / (1.0 - p) if p < 1 else 0.0
-    mask = (*lead, *(1,) * (x.ndim - axes))
 
     def masked(values: Array) -> Array:
-        bits = random_bits(key, offset, math.prod(lead), device)
-        if threshold >= 1 << 32:  # p = 1: no 32-bit word reaches it
-            return values * backend.xp.zeros(mask, dtype)
-        factor = (bits >= threshold).astype(dtype)
+        factor = kept(values, mask, p, key, offset).astype(values.dtype)
         factor *= scale
-        return values * factor.reshape(mask)
+        return values * factor
 
     return masked(x), lambda dy: (masked(dy),)
 
 
-class _SliceDropout(Module):
+class _SliceDropout(Dropping):
     """What Dropout1d, Dropout2d, Dropout3d and DropPath share."""
 
     _axes = 2
     _ndim: int | None = None  # of the input; None takes any
     _shape = ""
 
-    def __init__(self, p: float = 0.5, *, rng: Generator | None = None) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"{type(self).__name__}: p must be in [0, 1], got {p}")
-        self.p = p
-        self.rng = rng if rng is not None else Generator()
-
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Any) -> Any:
+        name = type(self).__name__
         if x.ndim < self._axes or (self._ndim is not None and x.ndim != self._ndim):
-            raise ValueError(f"{type(self).__name__}: x must have shape {self._shape}, got {tuple(x.shape)}")
-        if not self.training or self.p == 0:
+            raise ValueError(f"{name}: x must have shape {self._shape}, got {tuple(x.shape)}")
+        p = check_dropping(name, x, self.p)
+        if not self.training or p == 0:
             return x
-        return slice_dropout(x, self.p, *self.rng.reserve(math.prod(x.shape[: self._axes])), self._axes)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
+        return _slice_dropout(x, p, *self.rng.reserve(math.prod(x.shape[: self._axes])), self._axes)
 
 
 class Dropout1d(_SliceDropout):

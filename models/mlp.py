@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from ..backend import Generator
+from ..backend import Generator, as_generator
 from ..layers import Dropout, Linear, ReLU, Sequential
 
 
@@ -30,7 +30,7 @@ def mlp(
     """
     if len(features) < 2:
         raise ValueError(f"mlp: features must be at least two lengths, input and output, got {features}")
-    rng = rng if rng is not None else Generator()
+    rng = as_generator("mlp", rng)
     modules: list[Any] = []
     for i, (before, after) in enumerate(pairwise(features)):
         modules.append(Linear(before, after, rng=rng))

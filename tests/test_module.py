@@ -537,3 +537,82 @@ def test_a_gradient_that_somebody_keeps_is_copied_for_the_leaf(length: int) -> N
     same(x).sum().backward()
     x.grad += 1
     assert (kept[0] == 1).all()
+
+
+# -- what a stranger found ------------------------------------------------------------------------------------------
+
+
+class Holder(L.Module):
+    """Whatever is put into its attributes."""
+
+
+def test_two_things_of_one_name_are_refused() -> None:
+    holder = Holder()
+    holder.d = {1: L.Parameter(np.ones(1, np.float32)), "1": L.Parameter(np.zeros(1, np.float32))}
+    with pytest.raises(ValueError, match=r"Holder: two parameters or buffers have the name 'd\.1'"):
+        holder.state_dict()
+
+
+def test_a_module_that_contains_itself_is_told_so_and_prints() -> None:
+    parent, child = Holder(), Holder()
+    parent.child, child.parent = child, parent
+    with pytest.raises(ValueError, match=r"must not contain itself, but 'child\.parent' is a module above it"):
+        list(parent.parameters())
+    assert "..." in repr(parent)
+
+
+def test_a_tensor_that_wants_its_gradient_and_is_no_parameter_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Holder\.w: a tensor that wants its gradient .* assign a Parameter"):
+        Holder().w = lamella.tensor([1.0], requires_grad=True)
+    with pytest.raises(TypeError, match=r"Holder\.parts: a set has no order"):
+        Holder().parts = {L.Linear(1, 1)}
+
+
+def test_moving_a_model_after_its_optimizer_was_made_is_said_clearly() -> None:
+    model = L.Linear(2, 2)
+    optimizer = lamella.training.Adam(model.parameters())
+    model.to(dtype="float64")
+    model(np.ones((1, 2))).sum().backward()
+    with pytest.raises(ValueError, match="move or cast the model first, then make a new optimizer"):
+        optimizer.step()
+
+
+def test_values_beyond_a_dtype_are_refused_and_nothing_changes() -> None:
+    model = L.Linear(2, 2)
+    before = model.state_dict()
+    state = {"weight": np.full((2, 2), 1e300), "bias": np.zeros(2)}
+    with pytest.raises(ValueError, match="weight has values beyond the range of float32"):
+        model.load_state_dict(state)
+    np.testing.assert_array_equal(model.weight.to_numpy(), before["weight"])
+
+
+def test_an_error_raised_twice_names_its_module_once() -> None:
+    model = L.Sequential(L.Sequential(L.Linear(2, 2)))
+    same = ValueError("planted")
+
+    def fail(module: L.Module, inputs: object) -> None:
+        raise same
+
+    model[0][0].register_forward_pre_hook(fail)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"in module 0\.0 \(Linear\)"):
+            model(np.ones((1, 2), np.float32))
+    assert str(same).count("in module") == 1
+
+
+def test_arrays_of_another_library_can_be_loaded() -> None:
+    class Foreign:
+        """What speaks DLPack and nothing of ours."""
+
+        def __init__(self, array: np.ndarray) -> None:
+            self._array = array
+
+        def __dlpack__(self, **kwargs: object) -> object:
+            return self._array.__dlpack__(**kwargs)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return self._array.__dlpack_device__()
+
+    model = L.Linear(2, 1)
+    model.load_state_dict({"weight": Foreign(np.float32([[3, 4]])), "bias": Foreign(np.float32([5]))})
+    assert model(np.float32([[1, 1]])).item() == 12
