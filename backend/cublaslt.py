@@ -506,6 +506,8 @@ def _check_extras(
 def _matrix(name: str, shape: tuple[int, ...], strides: tuple[int, ...], item: int, stack: tuple[int, ...]) -> _Matrix:
     if any(stride % item for stride in strides):
         raise CublasLtUnsupportedError(f"{name} must have strides that are multiples of {item}, got {strides}")
+    if min(strides) < 0:
+        raise CublasLtUnsupportedError(f"{name} must not run backwards, got strides {strides}")
     steps = [stride // item for stride in strides]
     repeated = [0] * (len(stack) - len(shape) + 2)
     along = (step if length > 1 else 0 for step, length in zip(steps[:-2], shape[:-2], strict=True))
