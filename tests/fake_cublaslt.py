@@ -98,6 +98,7 @@ class FakeCublasLt:
         products: what each product was: the descriptor's, layouts' and call's values.
         answers: a status for a function that is to fail.
         finds: whether the heuristics find an algorithm.
+        state: what they say about the algorithm that they found.
         broken: rules that were broken.
     """
 
@@ -107,6 +108,7 @@ class FakeCublasLt:
         self.products: list[dict[str, Any]] = []
         self.answers: dict[str, int] = {}
         self.finds = True
+        self.state = 0
         self.broken: list[BaseException] = []
         self.objects: dict[int, SimpleNamespace] = {}
         self.algorithms: dict[int, Any] = {}
@@ -229,6 +231,7 @@ class FakeCublasLt:
             ctypes.memset(at, 0, 96)
             c_uint64.from_address(at).value = number
             c_size_t.from_address(at + 64).value = wish.workspace  # the hungriest algorithm
+            c_int.from_address(at + 72).value = self.state
         c_int.from_address(found).value = int(self.finds)
 
     def _matrix(self, at: int, layout: Any) -> np.ndarray:

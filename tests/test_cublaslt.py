@@ -18,6 +18,7 @@ import pytest
 from lamella.backend import Device, cublaslt, precision, why_unavailable
 from lamella.backend.cublaslt import EPILOGUES, CublasLt, CublasLtError, CublasLtUnsupportedError, aux_like
 from lamella.backend.cupy_backend import CupyBackend
+from lamella.testing.array import SimulatedDevice, SimulatorArray
 
 from .fake_cublaslt import SIGNATURES, FakeCublasLt, FakeCuda, gelu, gelu_slope, tf32
 
@@ -282,12 +283,14 @@ def test_tf32_is_used_where_it_is_allowed_and_nowhere_else(place: Place) -> None
         return float(np.abs(wide(place.get(place.lt.matmul(x, y))) - exact).max())
 
     with precision("tf32"):
+        half = place.lt.matmul(place.put(a.astype(np.float16)), place.put(b.astype(np.float16)))  # has no TF32
         rough = error()
+    close(place.get(half), wide(a.astype(np.float16)) @ wide(b.astype(np.float16)), np.float16, 64)
     assert error() <= 1e-4 < 2e-3 <= rough <= 5e-2
     with precision("strict"):
         assert error() <= 1e-4
     if place.fake:
-        assert [product["compute"] for product in place.fake.products] == [77, 68, 69]
+        assert [product["compute"] for product in place.fake.products] == [68, 77, 68, 69]
         assert rough == pytest.approx(np.abs(tf32(a) @ tf32(b) - exact).max(), rel=1e-3)
 
 
@@ -458,6 +461,12 @@ def test_a_device_that_cannot_is_a_reason_and_is_asked_once(status: int | None, 
     assert fake.fake.calls["cublasLtMatmulAlgoGetHeuristic"] == 1
 
 
+def test_an_algorithm_that_is_found_and_bad_is_not_used(fake: Place) -> None:
+    fake.fake.state = 15
+    said = fake.lt.why_not(fake.put(drawn((4, 6), np.float32)), fake.put(drawn((6, 4), np.float32)))
+    assert "CUBLAS_STATUS_NOT_SUPPORTED (15)" in str(said)
+
+
 @pytest.mark.parametrize("function", ["cublasLtCreate", "cublasLtMatrixLayoutCreate", "cublasLtMatmulDescSetAttribute",
                                       "cublasLtMatmulPreferenceCreate", "cublasLtMatmulAlgoGetHeuristic",
                                       "cublasLtMatmul"])  # fmt: skip
@@ -466,6 +475,10 @@ def test_a_failing_call_is_named_with_its_status(function: str, fake: Place) -> 
     fake.fake.answers[function] = 13
     with pytest.raises(CublasLtError, match=rf"{function}.*: CUBLAS_STATUS_EXECUTION_FAILED \(13\)"):
         fake.lt.matmul(a, b)
+
+
+class OnAnotherDevice(SimulatorArray):
+    device = SimulatedDevice(1)
 
 
 def test_a_callers_mistake_is_an_error_everywhere(fake: Place) -> None:
@@ -489,6 +502,12 @@ def test_a_callers_mistake_is_an_error_everywhere(fake: Place) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             call()
+    fake.lt.matmul(a, b, epilogue="bias", bias=vector[:3])
+    for wrong in (vector, fake.put(np.ones(6, np.float32))[::2], vector[:3].astype(np.float16)):  # a known problem
+        with pytest.raises(ValueError, match="bias must be float32, contiguous"):
+            fake.lt.matmul(a, b, epilogue="bias", bias=wrong)
+    with pytest.raises(ValueError, match=r"all arrays must be on one device, got devices \[0, 1\]"):
+        fake.lt.matmul(a, OnAnotherDevice(b._values))
     with pytest.raises(ValueError, match="'bias' takes no aux"):
         aux_like("bias", 3, 4, np.float32)
 
