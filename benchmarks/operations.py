@@ -1,4 +1,4 @@
-"""Single operations forward, and forward with backward, in lamella and in PyTorch: the same work on one set of numbers."""
+"""Single operations forward, and forward with backward, in lamella and in PyTorch, on the same numbers."""
 
 from __future__ import annotations
 
