@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from ..backend import Device, as_dtype, backend_for
@@ -33,7 +34,9 @@ def full(
 ) -> Tensor:
     """A tensor in which every value is ``fill_value``."""
     place = check_device(device)
-    lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+    if isinstance(shape, str) or not hasattr(shape, "__iter__") and not hasattr(shape, "__index__"):
+        raise TypeError(f"shape must be an integer or a tuple of integers, got {shape!r}")
+    lengths = tuple(map(operator.index, shape if hasattr(shape, "__iter__") else (shape,)))
     array = backend_for(place).empty(lengths, as_dtype(dtype), place)
     array.fill(fill_value)
     return Tensor(array, requires_grad=requires_grad)

@@ -131,8 +131,10 @@ def as_pair(caller: str, batch: Any) -> Batch:
         what = type(batch).__name__
         raise TypeError(f"{caller}: each batch must be a pair (x, y) of arrays or tensors, got {what}")
     x, y = (part if isinstance(part, Tensor) else Tensor(part) for part in batch)
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
-        raise ValueError(f"{caller}: x and y of a batch must have one length, got shapes {x.shape} and {y.shape}")
+    if x.ndim == 0 or y.ndim == 0:
+        raise ValueError(f"{caller}: x and y of a batch must have an axis of examples, got {x.shape} and {y.shape}")
+    if len(x) != len(y):
+        raise ValueError(f"{caller}: x and y of a batch must have one length, got {len(x)} and {len(y)}")
     return x, y
 
 
