@@ -10,6 +10,7 @@ from ..autograd import Parameter, Tensor, op
 from ..backend import Array
 from .initialise import constant
 from .module import Module
+from .real import real
 
 
 @op
@@ -78,7 +79,7 @@ class LayerNorm(Module):
         bias: bool = True,
     ) -> None:
         self.normalized_shape = as_shape("LayerNorm", normalized_shape)
-        self.eps = eps
+        self.eps = real("LayerNorm", "eps", eps)
         self.weight = constant(self.normalized_shape, 1.0) if elementwise_affine else None
         self.bias = constant(self.normalized_shape, 0.0) if elementwise_affine and bias else None
 

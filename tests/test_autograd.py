@@ -139,7 +139,7 @@ CASES: dict[str, list[Case]] = {
     "sum": reductions(),
     "mean": reductions(empty=False),
     "var": [*reductions(empty=False), Case((values(3, 5),), {"axis": 1, "correction": 1}),
-            Case((values(3, 5),), {"axis": [0, 1], "ddof": 1})],
+            Case((values(3, 5),), {"axis": (0, 1), "ddof": 1})],
     "std": [*(c for c in reductions(empty=False, several_axes=False) if c.inputs[0].size > 1),
             Case((values(3, 5),), {"axis": 1, "correction": 1.5})],
     "max": reductions(empty=False),

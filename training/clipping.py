@@ -8,8 +8,8 @@ from typing import Any
 
 from ..autograd import Parameter, Tensor, tensor
 from ..backend import Array, backend_of
+from ..layers.real import real
 from .optimizer import Optimizer
-from .real import real
 
 
 def clip_grad_norm(parameters: Iterable[Parameter] | Optimizer, max_norm: float) -> Tensor:

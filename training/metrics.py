@@ -9,7 +9,7 @@ from ..autograd import Tensor, is_floating
 from ..backend import Array, Backend, backend_for, backend_of
 from ..layers.lengths import length
 
-_MOST_CLASSES = 1 << 14  # that are found from labels alone: 2 GiB of counts; beyond, a label is rather an id or a mistake
+_MOST_CLASSES = 1 << 14  # that labels alone may ask for: 2 GiB of counts; a label beyond is rather a mistake
 
 
 def accuracy(predicted: Any, labels: Any) -> float:

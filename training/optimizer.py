@@ -9,9 +9,9 @@ from typing import Any
 
 from ..autograd import Parameter, note_write
 from ..backend import Array, backend_for, backend_of, is_array, parallel
+from ..layers.real import real
 from .flat import CHUNK, FlatParameters, Run
 from .groups import ParameterGroup, Settings, given_groups, keep_states
-from .real import real
 
 _GRAIN = 1 << 18  # elements for which waking another thread pays
 

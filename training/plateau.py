@@ -8,8 +8,8 @@ from typing import Any
 
 from ..backend import Array, backend_for
 from ..layers.lengths import length
+from ..layers.real import real
 from .callbacks import Callback, TrainingState, check_monitor
-from .real import real
 
 
 class ReduceOnPlateau(Callback):

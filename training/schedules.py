@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..layers.lengths import length
-from .real import real
+from ..layers.real import real
 
 Schedule = Callable[[int], float]
 
@@ -122,7 +122,8 @@ def one_cycle(
         ValueError: ``steps`` or ``rise`` is out of its range.
     Source: Smith and Topin 2017, "Super-convergence", arXiv 1708.07120; PyTorch's ``OneCycleLR``.
     """
-    steps, lr, rise = length("one_cycle", "steps", steps, 2), real("one_cycle", "lr", lr), real("one_cycle", "rise", rise)
+    steps, lr = length("one_cycle", "steps", steps, 2), real("one_cycle", "lr", lr)
+    rise = real("one_cycle", "rise", rise)
     div_factor = real("one_cycle", "div_factor", div_factor)
     final_div_factor = real("one_cycle", "final_div_factor", final_div_factor)
     if div_factor <= 0 or final_div_factor <= 0:

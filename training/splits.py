@@ -7,8 +7,8 @@ from typing import Any
 
 from ..backend import Array, Generator, as_generator, backend_for, backend_of
 from ..layers.lengths import length as checked_length
+from ..layers.real import real
 from .data import examples, taken
-from .real import real
 
 
 def split(

@@ -1,4 +1,4 @@
-"""Real numbers given to training: rates, factors, shares."""
+"""Real numbers given to layers and to training: slopes, rates, factors, shares."""
 
 from __future__ import annotations
 
