@@ -216,10 +216,20 @@ ceil = _function("ceil", "the next integer above")
 trunc = _function("trunc", "the next integer towards 0")
 rint = _function("rint", "the nearest integer, halves to even")
 
+
+@op
+def _round(x: Array, decimals: int) -> Any:
+    return backend_of(x).xp.round(x, decimals), lambda dy: (dy * 0,)
+
+
+def round(x: Any, decimals: int = 0) -> Tensor:
+    """``x`` to ``decimals`` places after the point, halves to even, elementwise; negative ones count before it."""
+    decimals = operator.index(decimals)
+    return _round(x, decimals) if decimals else rint(x)
+
 # The array API's other spellings.
 abs = absolute
 pow = power
-round = rint
 asin, acos, atan, asinh, acosh, atanh = arcsin, arccos, arctan, arcsinh, arccosh, arctanh
 
 

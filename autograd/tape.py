@@ -317,9 +317,10 @@ def require_one_device(args: tuple[Any, ...]) -> None:
 def _explained(error: Exception, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
     """The error with the call it came from; where devices were mixed, that is said instead of what came of it."""
     if isinstance(error, AttributeError):  # of a list that was taken for an array, most likely
-        for i, arg in enumerate(args):
-            if isinstance(arg, (list, tuple)) and f"'{type(arg).__name__}' object" in str(error):
-                found = TypeError(f"{name}: argument {i + 1} must be a tensor or an array, got a {type(arg).__name__}")
+        given = [(f"argument {i + 1}", arg) for i, arg in enumerate(args)] + list(kwargs.items())
+        for place, arg in given:
+            if arg is error.obj and not isinstance(arg, Tensor) and not is_array(arg):
+                found = not_an_array(name, place, arg)
                 found.__cause__ = error
                 return found
     try:
@@ -329,6 +330,22 @@ def _explained(error: Exception, name: str, args: tuple[Any, ...], kwargs: dict[
         error = mixed
     add_context(error, f"in {name}({describe(args, kwargs)})")
     return error
+
+
+def not_an_array(caller: str, name: str, value: Any) -> TypeError:
+    """What to raise where an argument is no array."""
+    got = "None" if value is None else f"a {type(value).__name__}; lamella.tensor makes one"
+    return TypeError(f"{caller}: {name} must be a tensor or an array, got {got}")
+
+
+def require_arrays(caller: str, **arguments: Any) -> None:
+    """Raise TypeError unless all these arguments are tensors or arrays."""
+    for name, value in arguments.items():
+        if not isinstance(value, Tensor):
+            try:
+                backend_of(value)
+            except TypeError as error:
+                raise not_an_array(caller, name, value) from error
 
 
 # -- writing in place ---------------------------------------------------------------------------------------------

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..autograd import is_floating
+from ..autograd import Tensor, is_floating
+from ..autograd.tape import require_arrays
 from ..backend import Array, Generator, as_generator, backend_of, random_bits
 from .module import Module
 
 
 def check_dropping(name: str, x: Any, p: Any) -> float:
     """The probability as a float, or an error that says what is wrong with it or with ``x``."""
+    if not isinstance(x, Tensor):
+        require_arrays(name, x=x)
     if not is_floating(x.dtype):
         raise TypeError(f"{name}: x must be floating, got {x.dtype}")
     return check_probability(name, p)

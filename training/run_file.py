@@ -41,8 +41,6 @@ class RunFile:
     ) -> None:
         if path is None and every is not None:
             raise ValueError(f"fit: every needs a checkpoint to write, got every={every} and no checkpoint")
-        if every is not None and every < 1:
-            raise ValueError(f"fit: every must be at least 1, got {every}")
         if path is not None and any(rng is found for found in generators_of(state.model).values()):
             raise ValueError(
                 "fit: rng must be another generator than those of the model's modules where there is a checkpoint; "
