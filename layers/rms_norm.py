@@ -65,7 +65,7 @@ class RMSNorm(Module):
         self, normalized_shape: int | tuple[int, ...], eps: float | None = None, elementwise_affine: bool = True
     ) -> None:
         self.normalized_shape = as_shape("RMSNorm", normalized_shape)
-        self.eps = real("RMSNorm", "eps", eps)
+        self.eps = None if eps is None else real("RMSNorm", "eps", eps)
         self.weight = constant(self.normalized_shape, 1.0) if elementwise_affine else None
 
     def forward(self, x: Any) -> Tensor:
