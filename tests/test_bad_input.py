@@ -74,18 +74,18 @@ SAID = (TypeError, ValueError, KeyError, IndexError, OSError)
 
 @pytest.mark.parametrize("name", PUBLIC)
 @pytest.mark.filterwarnings("ignore")  # NumPy's, of an empty mean
-def test_what_is_refused_is_refused_in_words(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_refused_is_refused_in_words(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for what, value in STRANGE.items():
         for count in (1, 2, 3):
+            error: Exception | None = None
             try:
                 PUBLIC[name](*[value] * count)
-            except SAID as error:
-                assert str(error), (what, count)
-                if type(error).__module__.startswith("numpy") and type(error).__name__.startswith("UFunc"):
-                    assert getattr(error, "__notes__", None), (what, count)  # which operation, on what
+            except SAID as refusal:
+                error = refusal
+            assert error is None or str(error), (what, count)
+            if "UFunc" in type(error).__name__:  # NumPy's own; under it stands which operation it was, and on what
+                assert getattr(error, "__notes__", None), (what, count)
 
 
 MODULES = {name: found for name, found in PUBLIC.items() if isinstance(found, type) and name.startswith("layers.")}
@@ -162,7 +162,7 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: copy.deepcopy(SGD(linear().parameters())), TypeError, r"SGD: .*copied.*load_state_dict\(optimizer.",
     ),
     "huge label": (
-        lambda: confusion_matrix(np.array([0]), np.array([10**7])), ValueError, "below 16384 .*num_classes.*got 1000000",
+        lambda: confusion_matrix(np.array([0]), np.array([10**7])), ValueError, "below 16384 .*num_classes.*got 10000",
     ),
     "label beyond": (lambda: confusion_matrix(np.array([0]), np.array([9]), 3), ValueError, r"in 0 … 2, got 9"),
     "num_classes": (lambda: confusion_matrix(Y, Y, "a"), TypeError, "num_classes must be an integer, got 'a'"),
@@ -211,7 +211,7 @@ FITS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a function": ({"model": lambda x: x}, TypeError, "model must be a Module, got <lambda>"),
     "no optimizer": ({"optimizer": Adam}, TypeError, "optimizer must be an Optimizer, such as Adam"),
     "loss": ({"loss": None}, TypeError, "loss must be a function"),
-    "loss gives a float": ({"loss": lambda z, y: 1.0}, TypeError, "loss must return a tensor of one element, got float"),
+    "loss gives a float": ({"loss": lambda z, y: 1.0}, TypeError, "loss must return of one element, got float"),
     "loss gives many": ({"loss": lambda z, y: z}, ValueError, r"a tensor of one element, got shape \(4, 2\)"),
     "seed": ({"rng": 0}, TypeError, r"fit: rng must be .*got 0; Generator\(seed\)"),
     "epochs": ({"epochs": 1.5}, TypeError, "fit: epochs must be an integer, got 1.5"),
