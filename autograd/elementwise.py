@@ -227,6 +227,7 @@ def round(x: Any, decimals: int = 0) -> Tensor:
     decimals = operator.index(decimals)
     return _round(x, decimals) if decimals else rint(x)
 
+
 # The array API's other spellings.
 abs = absolute
 pow = power

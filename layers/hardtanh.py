@@ -41,7 +41,7 @@ class Hardtanh(Module):
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
         self.min_val = real("Hardtanh", "min_val", min_val)
         self.max_val = real("Hardtanh", "max_val", max_val)
-        _check("Hardtanh", self.min_val, self.max_val)
+        _check("Hardtanh", min_val, max_val)
 
     def forward(self, x: Any) -> Tensor:
         return hardtanh(x, self.min_val, self.max_val)

@@ -117,13 +117,13 @@ def fit(
         raise ValueError("fit: schedule and ReduceOnPlateau must not both set the learning rate; give one of them")
     state = TrainingState(model, optimizer, History() if history is None else history)
     file = RunFile(checkpoint, every, state, rng, callbacks)
+    if isinstance(judges, ArrayFeed):
+        x, y = (array[: judges.size] for array in judges.arrays)
+        evaluate(model, (x, y), loss=loss, metrics=metrics, batch_size=judges.size)
     first_epoch, position = 1, 0
     losses = EpochLosses()
     if resume and file.exists():
         first_epoch, position = file.load(losses)
-    if isinstance(judges, ArrayFeed):
-        first = tuple(array[: judges.size] for array in judges.arrays)
-        evaluate(model, first, loss=loss, metrics=metrics, batch_size=judges.size)
     step = Step(model, loss, optimizer, schedule, clip_norm)
     snapshot = Snapshot(model, optimizer) if explain else None
     bar = Progress(epochs, source.steps, progress, done=state.step)

@@ -29,9 +29,7 @@ def split(
     """
     data, length = examples("split", arrays)
     if isinstance(fractions, str) or not hasattr(fractions, "__iter__"):
-        raise TypeError(
-            f"split: fractions must be the share of each part, such as (0.8, 0.2), got {fractions!r}"
-        )
+        raise TypeError(f"split: fractions must be the share of each part, such as (0.8, 0.2), got {fractions!r}")
     fractions = [real("split", "each of fractions", fraction) for fraction in fractions]
     if not fractions or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"split: fractions must each be above 0 and sum to 1, got {tuple(fractions)}")
