@@ -32,20 +32,20 @@ def matmul(x: Array, y: Array) -> Any:
     xs, ys, xt, yt = x.shape, y.shape, x.dtype, y.dtype
     a = x[None, :] if x.ndim == 1 else x  # (…, M, K)
     b = y[:, None] if y.ndim == 1 else y  # (…, K, N)
-    z = _product(a, b)
+    z = backend.matmul(a, b)
 
     def widened(dy: Array) -> Array:  # the gradient with the axes that a vector operand took away
         g = dy[..., None] if len(ys) == 1 else dy
         return g[..., None, :] if len(xs) == 1 else g
 
     def dx(dy: Array, out: Any) -> Array:
-        return unbroadcast(_product(widened(dy), b.swapaxes(-1, -2)), a.shape, xt).reshape(xs)
+        return unbroadcast(backend.matmul(widened(dy), b.swapaxes(-1, -2)), a.shape, xt).reshape(xs)
 
     def dy_(dy: Array, out: Any) -> Array:
         g = widened(dy)
         if b.ndim == 2 and a.ndim > 2:  # one matrix for a whole stack: its gradient is one product
             return backend.gemm(_as_matrix(a).T, _as_matrix(g)).reshape(ys).astype(yt)
-        return unbroadcast(_product(a.swapaxes(-1, -2), g), b.shape, yt).reshape(ys)
+        return unbroadcast(backend.matmul(a.swapaxes(-1, -2), g), b.shape, yt).reshape(ys)
 
     if len(ys) == 1:
         z = z[..., 0]
@@ -57,14 +57,6 @@ def matmul(x: Array, y: Array) -> Any:
 def _as_matrix(a: Array) -> Array:
     """A stack of rows as one matrix; -1 would be ambiguous where a row is empty."""
     return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
-
-
-def _product(a: Array, b: Array) -> Array:
-    """A stack of products; a stack times one matrix is done as one large product."""
-    backend = backend_of(a)
-    if b.ndim == 2:
-        return backend.gemm(_as_matrix(a), b).reshape(*a.shape[:-1], b.shape[-1])
-    return backend.xp.matmul(a, b)
 
 
 def dot(x: Any, y: Any) -> Any:
