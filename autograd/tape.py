@@ -333,8 +333,19 @@ def _explained(error: Exception, name: str, args: tuple[Any, ...], kwargs: dict[
 
 # -- writing in place ---------------------------------------------------------------------------------------------
 
+class _Written:
+    """Writes into the memory of one owner: (sequence number, first byte, end) of each, and the extent of the whole."""
+
+    __slots__ = ("owner", "whole", "writes")
+
+    def __init__(self, owner: Callable[[], Any]) -> None:
+        self.owner = owner
+        self.whole: tuple[int, int] | None = None
+        self.writes: list[tuple[int, int, int]] = []
+
+
 _MOST_WRITES = 16  # kept apart for one owner; beyond, they count as one write to all the memory they span
-_written: dict[int, tuple[list[tuple[int, int, int]], Any]] = {}  # id of owner -> [(seq, first byte, end)], weak owner
+_written: dict[int, _Written] = {}  # by id of the owner of the memory
 _last_write = 1  # sequence number of the newest in-place write anywhere; numbers count down
 
 
@@ -344,19 +355,24 @@ def note_write(array: Array) -> None:
     Costs nothing to operations recorded after the write: each node's number is compared with the newest write's.
     """
     global _last_write
-    owner = backend_of(array).owner(array)
     _last_write = seq = next(_sequence)
+    known = _written.get(id(array))
+    if known is not None and known.whole is not None and known.owner() is array:  # an optimizer's buffer, once a step
+        known.writes = [(seq, *known.whole)]
+        return
+    owner = backend_of(array).owner(array)
     start, stop = _extent(array)
     key = id(owner)
-    if key in _written:
-        before, reference = _written[key]
-    else:
-        before, reference = [], weakref.ref(owner, lambda _: _written.pop(key, None))
-    writes = [write for write in before if not (start <= write[1] and write[2] <= stop)]
+    known = _written.get(key)
+    if known is None:
+        known = _written[key] = _Written(weakref.ref(owner, lambda _: _written.pop(key, None)))
+    if owner is array:
+        known.whole = (start, stop)
+    writes = [write for write in known.writes if not (start <= write[1] and write[2] <= stop)]
     writes.append((seq, start, stop))
     if len(writes) > _MOST_WRITES:
         writes = [(seq, min(first for _, first, _ in writes), max(end for _, _, end in writes))]
-    _written[key] = (writes, reference)
+    known.writes = writes
 
 
 def _extent(array: Array) -> tuple[int, int]:
@@ -374,7 +390,7 @@ def _extent(array: Array) -> tuple[int, int]:
 
 def _check_unwritten(node: Node) -> None:
     """Raise if an array that this node's closure holds was written in place after the node was recorded."""
-    since = [write for writes, _ in list(_written.values()) for write in writes if write[0] < node.seq]
+    since = [write for known in list(_written.values()) for write in known.writes if write[0] < node.seq]
     for array in _held_arrays((node.backward, node.saved)):
         start, stop = _extent(array)
         for _, first, end in since:

@@ -7,7 +7,7 @@ from typing import Any
 from .. import kernels
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array
-from .initialise import constant
+from . import init
 from .module import Module
 
 
@@ -56,8 +56,8 @@ class GroupNorm(Module):
                 f"got num_channels={num_channels}, num_groups={num_groups}"
             )
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
-        self.weight = constant((num_channels,), 1.0) if affine else None
-        self.bias = constant((num_channels,), 0.0) if affine else None
+        self.weight = Parameter(init.ones((num_channels,))) if affine else None
+        self.bias = Parameter(init.zeros((num_channels,))) if affine else None
 
     def forward(self, x: Any) -> Tensor:
         if x.ndim < 2 or x.shape[1] != self.num_channels:

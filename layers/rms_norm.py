@@ -8,7 +8,7 @@ from typing import Any
 from .. import kernels
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array
-from .initialise import constant
+from . import init
 from .layer_norm import as_shape
 from .module import Module
 
@@ -65,7 +65,7 @@ class RMSNorm(Module):
     ) -> None:
         self.normalized_shape = as_shape("RMSNorm", normalized_shape)
         self.eps = eps
-        self.weight = constant(self.normalized_shape, 1.0) if elementwise_affine else None
+        self.weight = Parameter(init.ones(self.normalized_shape)) if elementwise_affine else None
 
     def forward(self, x: Any) -> Tensor:
         return rms_norm(x, self.normalized_shape, self.weight, self.eps)
