@@ -1,7 +1,7 @@
 """What our launcher costs: Python's time of one ``kernels.softmax`` call whose kernel and allocation do nothing.
 
-``python benchmarks/bench_launch.py`` prints the part of each step. The backend is a stand-in with CuPy's attributes, so
-this is our own code alone; what CuPy adds on a GPU (allocation, ``RawKernel.__call__``) is not in it and not yet measured.
+``python benchmarks/bench_launch.py`` prints it. The backend is a stand-in with CuPy's attributes, so this is our own
+code alone; what CuPy adds on a GPU (allocation, ``RawKernel.__call__``) is not in it and not yet measured.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def main() -> None:
         whole = microseconds(lambda: kernels.softmax(x))
         assert backend.launched == 30 * 1000 + 1
         empty, look_up = microseconds(lambda: None), microseconds(lambda: backend_of(x))
-        print(f"kernels.softmax, launcher alone: {whole - empty:.2f} us ({look_up - empty:.2f} us of it a backend look-up)")
+        print(
+            f"kernels.softmax, our part: {whole - empty:.2f} us, {look_up - empty:.2f} us for each backend look-up"
+        )
 
 
 if __name__ == "__main__":

