@@ -44,8 +44,8 @@ _MUTATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 _INTEGER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 
-# File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that a
-# test notices makes `make mutants` fail.
+# File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
+# a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
     "softmax.cu": {
         "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
