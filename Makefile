@@ -7,6 +7,9 @@ CXX ?= g++
 ARGS ?=
 OUT ?= gpu-report
 PART ?= all
+N ?= 0
+SEED ?= 0
+KERNEL ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +17,7 @@ INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
 # One BLAS thread: two processes with spinning BLAS workers on the same cores take twenty times as long.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: bench help demo test test-slow test-all lint gpu clean interpreter compiler
+.PHONY: bench help demo test test-slow test-all lint mutants gpu clean interpreter compiler
 .NOTPARALLEL:
 
 bench: $(VENV)/installed-dev
@@ -27,6 +30,7 @@ help:
 	@echo "make test-all  both"
 	@echo "make bench     the benchmarks, each checks its answer"
 	@echo "make lint      ruff, and mypy on a plain install"
+	@echo "make mutants  do the tests notice a broken kernel? N=20 draws that many mutants, SEED=1 others, KERNEL=softmax"
 	@echo "make gpu       everything that needs a GPU; OUT=folder for the reports, PART=tests, sanitizer or all"
 	@echo "make clean     back to a fresh clone"
 
@@ -49,6 +53,9 @@ lint: $(VENV)/installed-dev
 	@$(INSTALL) --no-deps --no-build-isolation --target $(VENV)/plain-install .
 	@rm -rf build
 	MYPYPATH=$(VENV)/plain-install $(BIN)/mypy
+
+mutants: $(VENV)/installed-dev compiler
+	@$(BIN)/python .ci/mutants.py --number "$(N)" --seed "$(SEED)" --kernel "$(KERNEL)"
 
 gpu: interpreter
 	@$(PYTHON) .ci/gpu.py --out "$(OUT)" --part "$(PART)"
