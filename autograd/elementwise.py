@@ -29,8 +29,8 @@ def _module(*values: Any) -> Any:
 # -- arithmetic ---------------------------------------------------------------------------------------------------
 
 
-add = binary_op("add", "x + y", operator.add, lambda dz: dz, lambda dz: dz, saves=False)
-subtract = binary_op("subtract", "x - y", operator.sub, lambda dz: dz, lambda dz: -dz, saves=False)
+add = binary_op("add", "x + y", operator.add, lambda dz, x, y: dz, lambda dz, x, y: dz, saves=False)
+subtract = binary_op("subtract", "x - y", operator.sub, lambda dz, x, y: dz, lambda dz, x, y: -dz, saves=False)
 multiply = binary_op("multiply", "x * y", operator.mul, lambda dz, x, y: dz * y, lambda dz, x, y: dz * x)
 divide = binary_op("divide", "x / y", operator.truediv, lambda dz, x, y: dz / y, lambda dz, x, y: -dz * (x / y) / y)
 

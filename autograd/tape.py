@@ -87,7 +87,7 @@ class Node:
         seq: its place in time, counted down: a node's inputs have greater numbers, so a heap gives the newest first.
         edges: for each positional argument where its gradient goes: a Node, (Node, output index), a leaf, or None.
         backward: the closure from the output's gradient to the inputs' gradients; None once it has run.
-        saved: arrays that are handed to each function of ``backward`` after the gradient; None where they are closures.
+        saved: the two values handed to each function of ``backward`` after the gradient; None where they are closures.
         op: the operation, for its name and whether it broadcasts.
         shape: the output's shape; a list of shapes for an operation that returned a tuple.
         dtype: the output's dtype; a list for an operation that returned a tuple.
@@ -206,6 +206,9 @@ def broadcasting_op(function: Callable[..., Any]) -> Callable[..., Any]:
     return op(function, broadcasts=True)
 
 
+_NOTHING = (None, None)
+
+
 def binary_op(
     name: str,
     formula: str,
@@ -223,13 +226,13 @@ def binary_op(
         name, formula: what the operation is called, and what its docstring says.
         compute: the value, from two arrays, or an array and a number.
         dx, dy: the gradients, each called only if wanted.
-        saves: whether the gradients need ``x`` and ``y``; without, they are called with ``dz`` alone.
+        saves: whether the gradients need ``x`` and ``y``; without, they are given None for both.
     """
     gradients = (dx, dy)
 
     def plain(x: Any, y: Any) -> Any:
-        saved = (x, y) if saves else ()
-        return compute(x, y), (lambda dz, out: dx(dz, *saved), lambda dz, out: dy(dz, *saved))
+        a, b = (x, y) if saves else (None, None)
+        return compute(x, y), (lambda dz, out: dx(dz, a, b), lambda dz, out: dy(dz, a, b))
 
     plain.__name__ = plain.__qualname__ = name
     general = op(plain, broadcasts=True)
@@ -258,7 +261,7 @@ def binary_op(
             node.seq = next(_sequence)
             node.edges = (x if e is LEAF else e, y if f is LEAF else f)
             node.backward = gradients
-            node.saved = (a, b) if saves else ()
+            node.saved = (a, b) if saves else _NOTHING
             node.op = general
             node.shape = z.shape
             node.dtype = z.dtype
@@ -524,6 +527,7 @@ def _walk(pending: list[tuple[int, Node]], retain_graph: bool) -> None:
         try:
             if saved is not None:
                 separate = False
+                first, second = saved
                 grads = run
             else:
                 separate = type(run) is tuple
@@ -535,7 +539,7 @@ def _walk(pending: list[tuple[int, Node]], retain_graph: bool) -> None:
                     continue
                 kind = type(edge)
                 if saved is not None:
-                    g = g(dy, *saved)
+                    g = g(dy, first, second)
                 if kind is Node:
                     if separate:
                         g = g(dy, None)
@@ -545,7 +549,7 @@ def _walk(pending: list[tuple[int, Node]], retain_graph: bool) -> None:
                     if held is None:
                         edge.grad = g
                         heappush(pending, (edge.seq, edge))
-                    elif getrefcount(held) == _MINE and not is_view(held):
+                    elif getrefcount(held) == _MINE and (held.base is None or not is_view(held)):
                         held += g
                         edge.grad = held  # a NumPy scalar is not changed in place
                     else:
@@ -557,7 +561,7 @@ def _walk(pending: list[tuple[int, Node]], retain_graph: bool) -> None:
         except Exception as error:
             add_context(error, f"in the backward pass of {node.op.__name__}, gradient {describe((dy,), {})}")
             raise
-        run = dy = grads = g = saved = None
+        run = dy = grads = g = saved = first = second = None
 
 
 def _as_0d(g: Any) -> Array:
@@ -609,7 +613,7 @@ def _give_leaf(node: Node | None, leaf: Tensor, g: Any, dy: Any, separate: bool)
         if g is not buffer:
             buffer[...] = g
         leaf.grad = buffer
-    elif before is buffer or (getrefcount(before) == _MINE and not is_view(before)):
+    elif before is buffer or (getrefcount(before) == _MINE and (before.base is None or not is_view(before))):
         before += g
     else:
         total = before + g
