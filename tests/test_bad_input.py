@@ -211,7 +211,7 @@ FITS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a function": ({"model": lambda x: x}, TypeError, "model must be a Module, got <lambda>"),
     "no optimizer": ({"optimizer": Adam}, TypeError, "optimizer must be an Optimizer, such as Adam"),
     "loss": ({"loss": None}, TypeError, "loss must be a function"),
-    "loss gives a float": ({"loss": lambda z, y: 1.0}, TypeError, "loss must return of one element, got float"),
+    "loss gives a float": ({"loss": lambda z, y: 1.0}, TypeError, "must return a tensor of one element, got float"),
     "loss gives many": ({"loss": lambda z, y: z}, ValueError, r"a tensor of one element, got shape \(4, 2\)"),
     "seed": ({"rng": 0}, TypeError, r"fit: rng must be .*got 0; Generator\(seed\)"),
     "epochs": ({"epochs": 1.5}, TypeError, "fit: epochs must be an integer, got 1.5"),
