@@ -20,16 +20,16 @@ def check_dropping(name: str, x: Any, p: Any) -> float:
     return check_probability(name, p)
 
 
-def check_probability(name: str, p: Any) -> float:
+def check_probability(name: str, p: Any, argument: str = "p") -> float:
     """``p`` as a float in [0, 1]."""
     try:
         value = float(p)
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: p must be a number in [0, 1], got {p!r}") from None
+        raise TypeError(f"{name}: {argument} must be a number in [0, 1], got {p!r}") from None
     if isinstance(p, str):
-        raise TypeError(f"{name}: p must be a number in [0, 1], got {p!r}")
+        raise TypeError(f"{name}: {argument} must be a number in [0, 1], got {p!r}")
     if not 0 <= value <= 1:
-        raise ValueError(f"{name}: p must be in [0, 1], got {p}")
+        raise ValueError(f"{name}: {argument} must be in [0, 1], got {p}")
     return value
 
 

@@ -195,6 +195,12 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "shape": (lambda: lm.zeros("ab"), TypeError, "shape must be an integer or a tuple of integers, got 'ab'"),
     "dropout": (lambda: L.dropout([1.0]), TypeError, "dropout: x must be a tensor or an array, got a list"),
     "flatten": (lambda: L.flatten([1.0]), TypeError, "flatten: x must be a tensor or an array, got a list"),
+    "mlp": (lambda: models.mlp(2, 2, activation=None), TypeError, "mlp: activation must make a module.*got None"),
+    "mlp dropout": (lambda: models.mlp(2, 2, dropout="a"), TypeError, "mlp: dropout must be a number in .*got 'a'"),
+    "k of folds": (
+        lambda: cross_validate(linear, (X, Y), "a", loss=L.cross_entropy, optimizer=Adam, epochs=1), TypeError,
+        "KFold: k must be an integer, got 'a'",
+    ),
     "modules": (lambda: L.ModuleDict([1]), TypeError, "modules must be a mapping of names to modules"),
 }  # fmt: skip
 
@@ -211,7 +217,7 @@ FITS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a function": ({"model": lambda x: x}, TypeError, "model must be a Module, got <lambda>"),
     "no optimizer": ({"optimizer": Adam}, TypeError, "optimizer must be an Optimizer, such as Adam"),
     "loss": ({"loss": None}, TypeError, "loss must be a function"),
-    "loss gives a float": ({"loss": lambda z, y: 1.0}, TypeError, "loss must return of one element, got float"),
+    "loss gives a float": ({"loss": lambda z, y: 1.0}, TypeError, "must return a tensor of one element, got float"),
     "loss gives many": ({"loss": lambda z, y: z}, ValueError, r"a tensor of one element, got shape \(4, 2\)"),
     "seed": ({"rng": 0}, TypeError, r"fit: rng must be .*got 0; Generator\(seed\)"),
     "epochs": ({"epochs": 1.5}, TypeError, "fit: epochs must be an integer, got 1.5"),
@@ -223,6 +229,12 @@ FITS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "metrics": ({"metrics": accuracy}, TypeError, "metrics must be a dict of functions by name"),
     "clip_norm": ({"clip_norm": "a"}, TypeError, "fit: clip_norm must be a number, got 'a'"),
     "history": ({"history": []}, TypeError, r"history must be a History to append to, got \[\]"),
+    "path": ({"checkpoint": 3}, TypeError, "fit: checkpoint must be text or a path, got int"),
+    "folder": ({"checkpoint": "no/x"}, FileNotFoundError, "fit: the folder of checkpoint must exist.*no/x"),
+    "resume": ({"resume": True}, ValueError, "resume needs a checkpoint"),
+    "another model's": (
+        {"optimizer": SGD(linear().parameters(), 1.0)}, ValueError, "optimizer must hold parameters of model",
+    ),
     "lists": ({"validation": (X.tolist(), Y.tolist())}, TypeError, "validation must be a pair .*list, list; lamella.t"),
     "text": ({"validation": "ab"}, TypeError, "validation must be a pair .*got str"),
     "a batch": ({"validation": [(X, Y, Y)]}, TypeError, "each batch must be a pair"),
@@ -230,7 +242,7 @@ FITS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "target shape": ({"validation": (X, X[:, :1])}, ValueError, r"labels \(N, ...\), .*got \(4, 2\) and \(4, 1\)"),
     "input shape": ({"validation": (X[:, :1], Y)}, ValueError, "in module Linear"),
     "metric": ({"validation": (X, Y), "metrics": {"m": lambda z, y: z}}, ValueError, "m must be one number, got shape"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FITS)

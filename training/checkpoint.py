@@ -51,7 +51,7 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any], metadata: Mappi
         raise TypeError(f"save: state must be a mapping of names to arrays, got {type(state).__name__}{hint}")
     if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"save: metadata must map text to text, got {type(metadata).__name__}")
-    target = Path(os.path.realpath(_checked_path("save", path)))  # behind a link the file is replaced, not the link
+    target = writable("save", "path", path)
     arrays = {name: _checked(name, value) for name, value in state.items()}
     words = dict(metadata or {})
     for name, text in words.items():
@@ -64,10 +64,6 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any], metadata: Mappi
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "save: the folder of path must exist", os.fspath(path))
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "save: path must be a file, got a folder", os.fspath(path))
     part = target.with_name(f".lamella.{secrets.token_hex(8)}.part")  # a name that is short whatever the path's is
     try:
         try:
@@ -120,7 +116,8 @@ def read(
 
     xp = backend_for("cpu").xp
     arrays = {}
-    with open(_checked_path(caller, path), "rb") as file:
+    _check_path(caller, "path", path)
+    with open(path, "rb") as file:
         try:
             with safe_open(path, "numpy"):  # checks the whole header against the file's length
                 pass
@@ -153,10 +150,24 @@ def read(
     return arrays, words
 
 
-def _checked_path(caller: str, path: Any) -> str | os.PathLike[str]:
+def writable(caller: str, name: str, path: Any) -> Path:
+    """Where a file can be put: behind a link the file is replaced, not the link.
+
+    Raises:
+        TypeError: ``path`` is no path. OSError: its folder does not exist, or it is a folder itself.
+    """
+    _check_path(caller, name, path)
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"{caller}: the folder of {name} must exist", os.fspath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"{caller}: {name} must be a file, got a folder", os.fspath(path))
+    return target
+
+
+def _check_path(caller: str, name: str, path: Any) -> None:
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"{caller}: path must be text or a path, got {type(path).__name__}")
-    return path
+        raise TypeError(f"{caller}: {name} must be text or a path, got {type(path).__name__}")
 
 
 def _checked(name: Any, value: Any) -> Array:

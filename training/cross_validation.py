@@ -89,7 +89,7 @@ def cross_validate(
     arrays, _ = examples("cross_validate", tuple(data))
     rng = as_generator("cross_validate", rng)
     splitter: Any = k
-    if not hasattr(k, "split"):
+    if isinstance(k, str) or not hasattr(k, "split"):
         splitter = (StratifiedKFold if stratify else KFold)(k, rng.split(0))
     x, y = data
     folds = []

@@ -111,6 +111,11 @@ def fit(
         check_limit("fit", "clip_norm", clip_norm)
     if history is not None and not isinstance(history, History):
         raise TypeError(f"fit: history must be a History to append to, got {history!r}")
+    if resume and checkpoint is None:
+        raise ValueError("fit: resume needs a checkpoint to go on from, got resume=True and no checkpoint")
+    own = {id(parameter) for parameter in model.parameters()}
+    if own and not any(id(parameter) in own for parameter in optimizer.parameters):
+        raise ValueError("fit: optimizer must hold parameters of model, got one made from those of another")
     if source.steps == 0:
         raise ValueError("fit: data must hold at least one example, got none")
     if schedule is not None and any(isinstance(callback, ReduceOnPlateau) for callback in callbacks):
