@@ -7,6 +7,7 @@ CXX ?= g++
 ARGS ?=
 OUT ?= gpu-report
 PART ?= all
+REQUIRE ?=
 N ?= 0
 SEED ?= 0
 KERNEL ?=
@@ -31,7 +32,7 @@ help:
 	@echo "make bench     the benchmarks, each checks its answer"
 	@echo "make lint      ruff, and mypy on a plain install"
 	@echo "make mutants  do the tests notice a broken kernel? N=20 draws that many mutants, SEED=1 others, KERNEL=softmax"
-	@echo "make gpu       everything that needs a GPU; OUT=folder for the reports, PART=tests, sanitizer or all"
+	@echo "make gpu       everything that needs a GPU; OUT=folder, PART=tests, conformance, sanitizer, bench; REQUIRE=1 fails without"
 	@echo "make clean     back to a fresh clone"
 
 demo: $(VENV)/installed-demo compiler
@@ -58,7 +59,7 @@ mutants: $(VENV)/installed-dev compiler
 	@$(BIN)/python .ci/mutants.py --number "$(N)" --seed "$(SEED)" --kernel "$(KERNEL)"
 
 gpu: interpreter
-	@$(PYTHON) .ci/gpu.py --out "$(OUT)" --part "$(PART)"
+	@$(PYTHON) .ci/gpu.py --out "$(OUT)" --part "$(PART)" --require "$(REQUIRE)"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks demo-output gpu-report

@@ -118,7 +118,10 @@ def run(stream: AsynchronousDevice, benchmark: Any, answer: Any = ANSWER) -> Non
 def benchmark_with_stamps(request: pytest.FixtureRequest, stream: AsynchronousDevice, monkeypatch: Any) -> Any:
     monkeypatch.setattr(timer, "SECONDS", 0.2)
     request.node.add_marker(pytest.mark.benchmark(timer=timer.timer(stream)))
-    return request.getfixturevalue("benchmark")
+    benchmark = request.getfixturevalue("benchmark")
+    if benchmark.disabled:
+        pytest.skip("pytest-benchmark is switched off: --benchmark-disable, or several workers")
+    return benchmark
 
 
 def test_work_that_returns_at_once_is_timed_to_its_end(stream: AsynchronousDevice, benchmark_with_stamps: Any) -> None:
