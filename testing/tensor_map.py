@@ -31,7 +31,8 @@ def make_tensor_map(array: np.ndarray | SimulatorArray, box: tuple[int, int], *,
     values = array._values if isinstance(array, SimulatorArray) else array
     if values.ndim != 2 or values.dtype.name not in _DTYPES or 0 in values.shape:
         raise ValueError(
-            f"make_tensor_map: array must be a matrix of {', '.join(_DTYPES)}, got shape {values.shape} of {values.dtype}"
+            f"make_tensor_map: array must be a matrix of {', '.join(_DTYPES)}, "
+            f"got shape {values.shape} of {values.dtype}"
         )
     address, (row_bytes, step), size = values.ctypes.data, values.strides, values.itemsize
     if address % 16 or step != size or row_bytes % 16 or row_bytes < values.shape[1] * size:
@@ -42,7 +43,8 @@ def make_tensor_map(array: np.ndarray | SimulatorArray, box: tuple[int, int], *,
     rows, columns = box
     if not (1 <= rows <= _MOST_BOX and 1 <= columns <= _MOST_BOX) or columns * size % 16:
         raise ValueError(
-            f"make_tensor_map: box must be 1 to {_MOST_BOX} along each axis with rows of a multiple of 16 bytes, got {box}"
+            f"make_tensor_map: box must be 1 to {_MOST_BOX} along each axis with rows of a multiple of 16 bytes, "
+            f"got {box}"
         )
     if swizzle and columns * size != _SWIZZLE_BYTES:
         raise ValueError(

@@ -53,8 +53,8 @@ KERNEL(multiplies_tf32)(const float* a, const float* b, float* d) {
   for (int i = 0; i < 4; ++i) d[4 * LANE + i] = sum[i];
 }
 
-KERNEL(rounds_to_tf32)(const float* x, unsigned* y) {
-  for (int i = LANE; i < 4096; i += 32) y[i] = to_tf32(x[i]) & ~0x1fffu;  // the low bits have no meaning
+KERNEL(rounds_to_tf32)(const float* x, float* y) {
+  for (int i = LANE; i < 4096; i += 32) y[i] = __uint_as_float(to_tf32(x[i]) & ~0x1fffu);  // the low bits have no meaning
 }
 
 KERNEL(packs_two)(const float* x, unsigned* y) {
