@@ -97,7 +97,9 @@ LAMELLA_WGMMA(256, LAMELLA_LIST_128, "%128", "%129", "%130", LAMELLA_D128)
 #undef LAMELLA_LIST_64
 #undef LAMELLA_LIST_128
 
-// ---- registers from here on, for all warps of a warpgroup: a producer gives what consumers take
+// ---- registers from here on, for all warps of a warpgroup: producers give (dec) what consumers then take (inc). The sum
+// must not exceed what the block got at launch, or inc waits for ever. Without __launch_bounds__(threads, 1) the compiler
+// ignores both, and says so in its log only
 
 template <int N> __device__ inline void setmaxnreg_inc() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> __device__ inline void setmaxnreg_dec() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }

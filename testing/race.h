@@ -12,17 +12,18 @@ enum AccessKind { kRead, kWrite, kAtomic };
 
 // A party is one thread, or the smallest group that holds several threads whose accesses are not ordered.
 struct Party {
-  uint32_t who;   // 0: nobody; else atomic << 31 | level << 29 | number + 1
+  uint32_t who;   // 0: nobody; else atomic << 31 | level << 29 | by a copy engine << 28 | number + 1
   uint32_t when;  // the time of its latest access
   uint32_t pc;    // the instruction of that access, counted from the start of the kernel's image
 
-  static constexpr uint32_t kAtomicFlag = 1u << 31, kNumberMask = (1u << 29) - 1;
+  static constexpr uint32_t kAtomicFlag = 1u << 31, kEngineFlag = 1u << 28, kNumberMask = (1u << 28) - 1;
   enum Level : uint32_t { kThread, kWarp, kBlock, kGrid };
 
   static Party make(Level level, uint32_t number, uint32_t when, uint32_t pc) { return {level << 29 | (number + 1), when, pc}; }
   Level level() const { return static_cast<Level>(who >> 29 & 3); }
   uint32_t number() const { return (who & kNumberMask) - 1; }
   bool atomic() const { return who & kAtomicFlag; }
+  bool by_engine() const { return who & kEngineFlag; }
 };
 
 struct Cell {  // one byte's history

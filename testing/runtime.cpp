@@ -97,6 +97,7 @@ struct Fiber {
   unsigned char received[32 * kPayloadBytes];  // packed: lane i's post begins at i times the operation's bytes
   const uint64_t* mbarrier;                    // waited for
   bool product_fence;
+  uint32_t proxy_fence;  // time of the last one
   unsigned product_group, product_groups_left;
   std::vector<Product> products;
   std::vector<Accumulator> accumulators;
@@ -438,7 +439,8 @@ void deliver(const TileCopy& copy) {
   }
   for (Region* region : {&dynamic_shared, &static_shared}) {
     if (!region->contains(copy.destination)) continue;
-    const Cell cell = {Party::make(Party::kThread, block_number * threads + copy.thread, copy.when, copy.pc), {}};
+    Cell cell = {Party::make(Party::kThread, block_number * threads + copy.thread, copy.when, copy.pc), {}};
+    cell.write.who |= Party::kEngineFlag;
     std::fill_n(region->cells + (copy.destination - region->begin), copy.bytes(), cell);
   }
 }
@@ -530,6 +532,7 @@ void start_block(unsigned number) {
     fiber.copy_group = 0;
     fiber.copies.clear();
     fiber.product_fence = false;
+    fiber.proxy_fence = 0;
     fiber.product_group = 0;
     fiber.products.clear();
     fiber.accumulators.clear();
@@ -652,6 +655,10 @@ void check_operand(const unsigned char* p, uintptr_t pc) {
     const Party& writer = dynamic_shared.cells[p - dynamic_shared.begin + i].write;
     if (!writer.who) fail_access("uninitialised", kRead, p + i, 16);
     if (launch->checks & kCheckRaces && !observer.ordered(writer)) fail_race(kRead, p + i, 16, writer, true);
+    if (writer.by_engine() || writer.level() != Party::kThread) continue;
+    const unsigned author = writer.number() % threads;
+    if (std::max(fibers[author].proxy_fence, current->proxy_fence) <= writer.when)
+      simulator_fail("asynchrony", "a wgmma reads what thread %u stored without async_proxy_fence() after it", author);
   }
 }
 
@@ -1015,6 +1022,8 @@ void simulator_copy_tile(void* destination, const void* map, uint64_t* barrier, 
     if (region->contains(copy.destination)) memset(static_cast<void*>(region->cells + (copy.destination - region->begin)), 0, copy.bytes() * sizeof(Cell));
   tile_copies.push_back(copy);
 }
+
+void simulator_proxy_fence() { current->proxy_fence = ++now; }
 
 void simulator_product_fence() { current->product_fence = true; }
 

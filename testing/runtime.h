@@ -64,6 +64,9 @@ void simulator_mbarrier_arrive(uint64_t* barrier, unsigned expected_bytes);
 void simulator_mbarrier_wait(uint64_t* barrier, unsigned parity);
 void simulator_copy_tile(void* destination, const void* map, uint64_t* barrier, int column, int row);
 
+// A thread's own stores to shared memory become visible to copy engines and warpgroup products.
+void simulator_proxy_fence();
+
 // Products of a warpgroup: the accumulators are NaN from the issue on and hold the sum after the wait for its group.
 void simulator_product_fence();
 void simulator_product(float* d, unsigned columns, uint64_t a, uint64_t b, simulator_format format, int transposed_b);

@@ -41,7 +41,7 @@ inline bool mbarrier_try_wait(mbarrier* b, int parity) {
   return true;
 }
 inline void mbarrier_init_fence() {}
-inline void async_proxy_fence() {}
+inline void async_proxy_fence() { simulator_proxy_fence(); }
 
 inline void tma_load_2d(void* destination, const TensorMap* map, mbarrier* b, int column, int row) {
   simulator_copy_tile(destination, map, reinterpret_cast<uint64_t*>(b), column, row);

@@ -43,8 +43,8 @@ def make_tensor_map(array: np.ndarray | SimulatorArray, box: tuple[int, int], *,
     rows, columns = box
     if not (1 <= rows <= _MOST_BOX and 1 <= columns <= _MOST_BOX) or columns * size % 16:
         raise ValueError(
-            f"make_tensor_map: box must be 1 to {_MOST_BOX} along each axis, "
-            f"its rows a multiple of 16 bytes, got {box}"
+            f"make_tensor_map: box must be 1 to {_MOST_BOX} along each axis with rows of a multiple of 16 bytes, "
+            f"got {box}"
         )
     if swizzle and columns * size != _SWIZZLE_BYTES:
         raise ValueError(

@@ -1,6 +1,8 @@
 // ampere_product: c[m, n] = sum_k a[m, k] b[n, k], tiles of 64 x 64, two buffers filled by cp.async, ldmatrix, mma.
 // a: M x K, b: N x K, T in {half, bfloat16}, row-major; c: M x N float32. Any M, N >= 1; K a multiple of 8. 128 threads.
 // A test asset: it shows that the wrappers work together. The BUG_ macros plant what the simulator has to find.
+// architectures: 80 86 89 90
+// compile: T=half|bfloat16 -> 96 registers, 0 spills
 #include "../../kernels/cuda_compat.cuh"
 
 constexpr int kTile = 64, kDepth = 32, kPitch = kDepth + 8;  // 80-byte rows: eight rows of a matrix lie in all banks

@@ -3,6 +3,8 @@
 // a: M x K, b: N x K, T in {half, bfloat16}, as tensor maps of boxes 64 x 64 and COLUMNS x 64, swizzled; c: M x N
 // float32. Any M, N, K >= 1. 256 threads. A test asset: it shows that the wrappers work together; the BUG_ macros plant
 // what the simulator has to find. It has not run on a GPU.
+// architectures: 90a
+// compile: T=half|bfloat16 COLUMNS=64|128|256 -> 232 registers, 0 spills
 #include "../../kernels/hopper_compat.cuh"
 
 #define JOIN(a, b, c) a##b##c
@@ -11,7 +13,7 @@
 constexpr int kRows = 64, kDepth = 64, kStages = 2;
 constexpr int kBytesA = kRows * kDepth * 2, kBytes = kBytesA + COLUMNS * kDepth * 2;  // of one stage
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 hopper_product(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, float* c, int M, int N, int K) {
   DYN_SHARED(memory);
   unsigned char* tiles = memory + (1024 - shared_address(memory) % 1024) % 1024;
