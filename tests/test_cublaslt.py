@@ -19,7 +19,7 @@ from lamella.backend import Device, cublaslt, precision, why_unavailable
 from lamella.backend.cublaslt import EPILOGUES, CublasLt, CublasLtError, CublasLtUnsupportedError, aux_like
 from lamella.backend.cupy_backend import CupyBackend
 
-from .fake_cublaslt import FakeCublasLt, FakeCuda, gelu, gelu_slope, tf32
+from .fake_cublaslt import SIGNATURES, FakeCublasLt, FakeCuda, gelu, gelu_slope, tf32
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 
@@ -148,6 +148,15 @@ def test_structures_have_the_sizes_of_the_header() -> None:
     )
 
 
+def test_arguments_have_the_widths_of_the_header() -> None:
+    def widths(types: list[Any]) -> list[int]:
+        return [ctypes.sizeof(kind) for kind in types]
+
+    assert {name: widths(types) for name, types in SIGNATURES.items()} == {
+        name: widths(types) for name, types in cublaslt._PROTOTYPES.items()
+    }
+
+
 # -- products ------------------------------------------------------------------------------------------------------
 SIDES = [(1, 1, 1), (3, 4, 5), (1, 7, 5), (5, 7, 1), (5, 1, 7), (33, 17, 65), (129, 64, 31)]
 
@@ -171,6 +180,8 @@ VIEWS: dict[str, Callable[[Any], Any]] = {
     "one column": lambda x: x[:, 3:4],
     "one row of a transposed array": lambda x: x.T[2:3],
     "one element": lambda x: x[1:2, 3:4],
+    "a vector as one row": lambda x: x[1][None],
+    "one of every second column": lambda x: x[:, ::2][:, 1:2],
 }
 
 
@@ -212,6 +223,12 @@ def test_heads_of_attention_are_read_where_they_lie(place: Place) -> None:
     close(place.get(scores), np.einsum("bqhd,bkhd->bhqk", wide(q), wide(k)), np.float16, 4)
     if place.fake:
         assert [product["count"] for product in place.fake.products] == [3, 3]  # the longer axis in one call
+
+
+def test_a_stack_that_lies_in_one_piece_is_one_call(fake: Place) -> None:
+    a, b = drawn((2, 1, 3, 4, 5), np.float32), drawn((2, 1, 3, 5, 4), np.float32, 1)
+    close(fake.get(fake.lt.matmul(fake.put(a), fake.put(b))), wide(a) @ wide(b), np.float32, 5)
+    assert [product["count"] for product in fake.fake.products] == [6]
 
 
 @pytest.mark.parametrize("view", ["whole", "rows of a wider array", "transposed", "stack", "transposed stack"])
@@ -311,6 +328,15 @@ def test_simple_epilogues(epilogue: str, m: int, k: int, n: int, place: Place) -
     expected = {"relu": np.maximum(z, 0), "gelu": gelu(z), "bias": z + bias}[epilogue]
     vector = place.put(bias) if epilogue == "bias" else None
     close(place.get(place.lt.matmul(place.put(a).T, place.put(b).T, epilogue=epilogue, bias=vector)), expected, "f4", k)
+
+
+def test_each_call_uses_its_own_bias(place: Place) -> None:
+    a, b = drawn((3, 4), np.float32), drawn((4, 5), np.float32, 1)
+    x, y = place.put(a), place.put(b)
+    for seed in range(3):  # one problem, prepared once
+        bias = drawn((5,), np.float32, seed)
+        got = place.lt.matmul(x, y, epilogue="bias", bias=place.put(bias))
+        close(place.get(got), wide(a) @ wide(b) + bias, np.float32, 4)
 
 
 @pytest.mark.parametrize("accumulate", [False, True])
