@@ -85,7 +85,8 @@ def hinge_embedding_loss(prediction: Array, targets: Array, margin: float = 1.0,
     x, t = _with_signs("hinge_embedding_loss", prediction, targets)
     xp = backend.xp
     together = (1 + t) * 0.5  # 1 or 0
-    losses = together * x + (1 - together) * xp.maximum(margin - x, x.dtype.type(0))
+    # chosen and not multiplied, which would make NaN of inf * 0; a target that is NaN keeps its mark
+    losses = xp.where(together > 0, x, xp.maximum(margin - x, x.dtype.type(0))) + (t - t)
 
     def slope() -> Array:
         return together - (1 - together) * (x <= margin)

@@ -505,3 +505,19 @@ def test_a_wrong_call_says_what_is_wrong(call: Callable[[Any], Any], error: type
     with pytest.raises(error) as caught:
         call(np.zeros((2, 3), np.float32))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("approximate", ["none", "tanh", "sigmoid"])
+def test_gelu_of_one_number(dtype: str, approximate: str, device: Device) -> None:
+    x = lamella.tensor(1.0, dtype=dtype, device=device, requires_grad=True)
+    y = L.gelu(x, approximate)
+    y.backward()
+    assert y.shape == ()
+    assert abs(float(y.astype("float32")) - 0.8413) <= 0.007  # the sigmoid form is 0.0045 away, bfloat16 has 8 bits
+    assert x.grad.shape == ()
+
+
+def test_step_of_integers_is_refused() -> None:
+    with pytest.raises(TypeError, match="step: x must be floating"):
+        L.step(lamella.tensor([1, 2]))
