@@ -1,10 +1,15 @@
-"""Everything that needs a GPU, in one command: ``make gpu OUT=folder PART=tests|sanitizer|all``.
+"""Everything that needs a GPU, in one command: ``make gpu OUT=folder PART=tests|conformance|sanitizer|bench|all``.
 
-Writes dated reports into the folder and exits with 1 where no CUDA device answers, where a part fails, or where it
-could check nothing: a report in which no test ran is not a pass. Needs only the standard library to start.
+A part takes at most eight minutes; what it did not reach it leaves to the next call of the same command, which goes on
+where this one ended (as long as the commit and the device are the same). A finished part writes one dated file into the
+folder, in the form of ``benchmarks/record.py``. Not yet run on hardware.
 
-The environment is the Makefile's ``.venv`` with CuPy for this machine's driver. ``LAMELLA_GPU_PYTHON=/path/to/python``
-takes an environment that is already complete (lamella, CuPy, pytest and pytest-timeout) and installs nothing.
+Exit status 0: everything passed; or no CUDA device answers, which is said, and with ``REQUIRE=1`` is 1. 1: something
+failed, or nothing could be checked: a report in which no test ran is not a pass. 3: not finished, call again.
+
+Needs only the standard library to start. Where this interpreter has CuPy, an environment on top of its packages is made
+without network; else the Makefile's ``.venv`` with CuPy for this machine's driver. ``LAMELLA_GPU_PYTHON=/path/to/it``
+takes an interpreter whose environment is complete (lamella, CuPy, pytest and its plugins) and installs nothing.
 """
 
 from __future__ import annotations
@@ -12,17 +17,30 @@ from __future__ import annotations
 import argparse
 import ctypes
 import datetime
+import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import record  # noqa: E402
+
+PARTS = ("tests", "conformance", "sanitizer", "bench")
+LIMIT = 8 * 60.0  # seconds for one part in one call
+WORTH_STARTING = 60.0  # seconds that must be left to begin another item
+UNFINISHED = 3  # exit status
+TOGETHER = 8  # test files in one process: CuPy takes seconds to start
 SANITIZER = "compute-sanitizer"
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # CuPy's memory pool hides overruns from memcheck, so the sanitizer's tests allocate without it.
@@ -31,35 +49,49 @@ PYTEST_WITHOUT_POOL = (
     "sys.exit(pytest.main(sys.argv[1:]))"
 )
 ASK_CUPY = """
-import json, cupy, numpy, lamella
+import json, os, sys, cupy, numpy, lamella
 lamella.device("cuda")
 properties = cupy.cuda.runtime.getDeviceProperties(0)
 print(json.dumps({
-    "device": properties["name"].decode(),
-    "compute_capability": f"{properties['major']}.{properties['minor']}",
-    "multiprocessors": properties["multiProcessorCount"],
-    "memory_bytes": properties["totalGlobalMem"],
-    "cuda_driver": cupy.cuda.runtime.driverGetVersion(),
-    "cuda_runtime": cupy.cuda.runtime.runtimeGetVersion(),
-    "nvrtc": ".".join(map(str, cupy.cuda.nvrtc.getVersion())),
-    "cupy": cupy.__version__,
-    "numpy": numpy.__version__,
-    "lamella": lamella.__version__,
+    "machine": {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": properties["name"].decode(),
+        "compute_capability": f"{properties['major']}.{properties['minor']}",
+        "multiprocessors": properties["multiProcessorCount"],
+        "memory_bytes": properties["totalGlobalMem"],
+    },
+    "versions": {
+        "python": sys.version.split()[0],
+        "cuda_driver": str(cupy.cuda.runtime.driverGetVersion()),
+        "cuda_runtime": str(cupy.cuda.runtime.runtimeGetVersion()),
+        "nvrtc": ".".join(map(str, cupy.cuda.nvrtc.getVersion())),
+        "cupy": cupy.__version__,
+        "numpy": numpy.__version__,
+        "lamella": lamella.__version__,
+    },
 }))
 """
 
 
+class NoDevice(Exception):
+    """No CUDA device answers here; says why."""
+
+
 def cuda_driver_version() -> int:
-    """The driver's CUDA version (12080 is 12.8); exits with the reason where no CUDA device answers."""
+    """The driver's CUDA version (12080 is 12.8).
+
+    Raises:
+        NoDevice: no CUDA device answers; the message is the reason.
+    """
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError as error:
-        sys.exit(f"make gpu: no CUDA device answers here: the NVIDIA driver's library cannot be loaded ({error})")
+        raise NoDevice(f"the NVIDIA driver's library cannot be loaded ({error})") from error
     if status := driver.cuInit(0):
-        sys.exit(f"make gpu: no CUDA device answers here: the driver's cuInit gave error {status}")
+        raise NoDevice(f"the driver's cuInit gave error {status}")
     count, version = ctypes.c_int(), ctypes.c_int()
     if driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        sys.exit("make gpu: no CUDA device answers here: the driver reports none")
+        raise NoDevice("the driver reports none")
     driver.cuDriverGetVersion(ctypes.byref(version))
     if version.value < 12000:
         sys.exit(f"make gpu: the driver supports CUDA {version.value / 1000:.1f}; CuPy's wheels need 12.0 or newer")
@@ -70,6 +102,8 @@ def environment(driver_version: int) -> str:
     """The interpreter that runs the tests, with lamella, its test tools and CuPy installed."""
     if given := os.environ.get("LAMELLA_GPU_PYTHON"):
         return given
+    if importlib.util.find_spec("cupy") is not None:
+        return environment_without_network()
     extra = "cuda13" if driver_version >= 13000 else "cuda12"
     subprocess.run(["make", f"PYTHON={sys.executable}", ".venv/installed-dev"], cwd=ROOT, check=True)
     python = str(ROOT / ".venv/bin/python")
@@ -78,96 +112,231 @@ def environment(driver_version: int) -> str:
     return python
 
 
-def machine(python: str) -> dict[str, Any]:
-    """What was tested, where: no figure without the machine's name."""
+def environment_without_network() -> str:
+    """An environment that sees this interpreter's packages, with lamella installed and nothing downloaded."""
+    missing = [
+        name
+        for name in ("numpy", "safetensors", "ml_dtypes", "setuptools", "pytest", "pytest_timeout")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        sys.exit(
+            f"make gpu: {sys.executable} has CuPy and lacks {', '.join(missing)}: install what is missing beside it"
+        )
+    folder = ROOT / ".venv/gpu"
+    python = str(folder / "bin/python")
+    if not Path(python).exists():
+        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(folder)], check=True)
+    install = ["-m", "pip", "install", "-qq", "--no-deps", "--no-build-isolation", "-e", "."]
+    subprocess.run([python, *install], cwd=ROOT, check=True)
+    return python
+
+
+def ask_machine(python: str) -> dict[str, Any]:
+    """What is tested, where: no figure without the machine's name."""
     answer = subprocess.run([python, "-c", ASK_CUPY], cwd=ROOT, capture_output=True, text=True, check=False)
     if answer.returncode:
         sys.exit(f"make gpu: {answer.stderr.strip().splitlines()[-1]}")
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    return {
-        "commit": commit.stdout.strip() or "unknown",
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        **json.loads(answer.stdout),
-    }
+    found = json.loads(answer.stdout)
+    found["machine"]["system"] = platform.platform()
+    return {"commit": commit.stdout.strip() or "unknown", **found}
 
 
+# -- what one item says ----------------------------------------------------------------------------------------------
 def read_junit(file: Path) -> dict[str, Any]:
-    """Counts and per-test outcomes of a pytest ``--junitxml`` file."""
-    tests = []
+    """Counts and failures of a pytest ``--junitxml`` file; an error counts as a failure."""
+    counts, failures = {"passed": 0, "failed": 0, "skipped": 0}, []
     for case in xml.etree.ElementTree.parse(file).getroot().iter("testcase"):
         outcome = next((child for child in case if child.tag in {"failure", "error", "skipped"}), None)
-        tests.append(
-            {
-                "name": f"{case.get('classname')}::{case.get('name')}",
-                "outcome": "passed" if outcome is None else {"failure": "failed"}.get(outcome.tag, outcome.tag),
-                "seconds": float(case.get("time", "0")),
-                **({} if outcome is None else {"message": (outcome.get("message") or "")[:2000]}),
-            }
-        )
-    outcomes = [test["outcome"] for test in tests]
-    counts = {name: outcomes.count(name) for name in ("passed", "failed", "error", "skipped")}
-    return {"counts": counts, "tests": tests}
+        if outcome is None or outcome.tag == "skipped":
+            counts["passed" if outcome is None else "skipped"] += 1
+            continue
+        counts["failed"] += 1
+        name = f"{case.get('classname')}::{case.get('name')}"
+        failures.append({"name": name, "message": (outcome.get("message") or "")[:2000]})
+    return {**counts, "failures": failures}
 
 
-def verdict(counts: dict[str, int]) -> str:
+def verdict(counts: dict[str, Any]) -> str:
     """``passed``, ``failed``, or ``nothing ran``: skips alone prove nothing."""
-    if counts["failed"] or counts["error"]:
+    if counts["failed"]:
         return "failed"
     return "passed" if counts["passed"] else "nothing ran"
 
 
-def run_tests(command: list[str], junit: Path, paths: list[str]) -> dict[str, Any]:
-    status = subprocess.run(
-        [*command, "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={junit}", *paths], cwd=ROOT, check=False
-    ).returncode
-    if not junit.exists():
-        return {"verdict": "failed", "exit_status": status}
-    report = read_junit(junit)
-    found = verdict(report["counts"])
+def run(command: list[str], seconds: float) -> int | None:
+    """The exit status, or None where the time was over."""
+    try:
+        return subprocess.run(command, cwd=ROOT, timeout=seconds, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def run_pytest(launcher: list[str], words: list[str], name: str, seconds: float) -> dict[str, Any]:
+    """One pytest process over tests marked ``gpu``: counts, failures, verdict."""
+    with tempfile.TemporaryDirectory() as folder:
+        junit = Path(folder) / "junit.xml"
+        status = run([*launcher, "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={junit}", *words], seconds)
+        if status is None or not junit.exists():
+            message = f"not finished after {seconds:.0f} s" if status is None else f"no report, exit status {status}"
+            failures = [{"name": name, "message": message}]
+            return {"verdict": "failed", "passed": 0, "failed": 1, "skipped": 0, "failures": failures}
+        report = read_junit(junit)
+    found = verdict(report)
     if found == "passed" and status:  # a sanitizer's finding, or a crash at exit
         found = "failed"
-    return {"verdict": found, "exit_status": status, **report}
+        report["failures"].append({"name": name, "message": f"every test passed and the exit status was {status}"})
+    return {"verdict": found, **report}
+
+
+# -- the parts: each is a list of items, done one by one -------------------------------------------------------------
+def conformance_files() -> list[str]:
+    """The laws of every layer, and of every wrapper of an instruction."""
+    found = {ROOT / "tests/test_layers.py", *(ROOT / "tests").glob("test_*conformance*.py")}
+    return [file.relative_to(ROOT).as_posix() for file in sorted(found)]
+
+
+def test_files() -> list[str]:
+    """Every other test file in which the word device, gpu or cuda stands."""
+    files = [file.relative_to(ROOT).as_posix() for file in sorted((ROOT / "tests").glob("test_*.py"))]
+    word = re.compile(r"\b(device|gpu|cuda)\b")
+    return [
+        file
+        for file in files
+        if file not in conformance_files() and word.search((ROOT / file).read_text(encoding="utf-8"))
+    ]
+
+
+def items(part: str) -> list[str]:
+    """What a part consists of, by name."""
+    if part == "tests":
+        files = test_files()
+        return [" ".join(files[i : i + TOGETHER]) for i in range(0, len(files), TOGETHER)]
+    if part == "conformance":
+        return conformance_files()
+    if part == "sanitizer":
+        stems = [kernel.stem for kernel in sorted((ROOT / "kernels").glob("*.cu"))]
+        return [f"{tool} tests/test_{stem}.py" for stem in stems for tool in SANITIZER_TOOLS]
+    benchmarks = sorted((ROOT / "benchmarks").glob("bench_*.py"))
+    with_device = [file for file in benchmarks if "measure:" in file.read_text(encoding="utf-8")]
+    return ["ceilings and torch", *(file.relative_to(ROOT).as_posix() for file in with_device)]
+
+
+def do(part: str, item: str, python: str, out: Path, seconds: float) -> dict[str, Any]:
+    """Do one item; ``check``, ``failures`` and, of benchmarks, ``results`` and ``ceilings``."""
+    if part in {"tests", "conformance"}:
+        return run_pytest([python, "-m", "pytest"], item.split(), item, seconds)
+    if part == "sanitizer":
+        tool, file = item.split()
+        log = out / f"sanitizer-{tool}-{Path(file).stem}.txt"
+        command = [SANITIZER, "--tool", tool, "--error-exitcode", "99", "--log-file", str(log)]
+        return run_pytest([*command, python, "-c", PYTEST_WITHOUT_POOL], ["-o", "timeout=3600", file], item, seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        if item != "ceilings and torch":
+            found = run_pytest([python, "-m", "pytest"], [f"--benchmark-json={report}", item], item, seconds)
+            if report.exists() and report.stat().st_size:
+                found["results"] = record.results_of(json.loads(report.read_text(encoding="utf-8")))
+            return found
+        status = run([python, str(ROOT / "benchmarks/on_device.py"), str(report)], seconds)
+        if status == 0:
+            return {"verdict": "passed", "passed": 1, "failed": 0, "skipped": 0, **json.loads(report.read_text())}
+    failures = [{"name": item, "message": f"exit status {status}" if status is not None else "not finished in time"}]
+    return {"verdict": "failed", "passed": 0, "failed": 1, "skipped": 0, "failures": failures}
+
+
+def go_on(part: str, wanted: list[str], progress: Path, key: dict[str, str], work: Any) -> dict[str, Any] | None:
+    """Do what is not done yet, for at most LIMIT seconds; everything's outcome, or None where some is left.
+
+    Args:
+        part: its name.
+        wanted: its items.
+        progress: the file that holds what is done.
+        key: commit and device; what was done under another one is done again.
+        work: ``work(item, seconds)`` does one.
+    """
+    done: dict[str, Any] = {}
+    if progress.exists():
+        before = json.loads(progress.read_text(encoding="utf-8"))
+        if before["key"] == key:
+            done = before["done"]
+    end, first = time.monotonic() + LIMIT, True
+    for item in wanted:
+        left = end - time.monotonic()
+        if item in done:
+            continue
+        if left < WORTH_STARTING and not first:
+            print(f"{part}: {len(done)} of {len(wanted)} done; the same command goes on from there", flush=True)
+            return None
+        done[item], first = work(item, left), False
+        progress.write_text(json.dumps({"key": key, "done": done}), encoding="utf-8")
+    return done
+
+
+def part_record(part: str, found: dict[str, Any], done: dict[str, Any], now: datetime.datetime) -> dict[str, Any]:
+    """The outcomes of all items as one record."""
+    counts = ("verdict", "passed", "failed", "skipped")
+    return {
+        "schema": record.SCHEMA,
+        "date": now.isoformat(timespec="seconds"),
+        "part": part,
+        **found,
+        "ceilings": {k: v for one in done.values() for k, v in one.get("ceilings", {}).items()},
+        "results": [result for one in done.values() for result in one.get("results", [])],
+        "checks": {item: {name: one[name] for name in counts} for item, one in done.items()},
+        "failures": [failure for one in done.values() for failure in one.get("failures", [])],
+    }
+
+
+def run_part(part: str, python: str, found: dict[str, Any], out: Path) -> int:
+    """One part's exit status; writes its record when it is finished."""
+    if part == "sanitizer" and shutil.which(SANITIZER) is None:
+        print(
+            f"sanitizer: {SANITIZER} is not on PATH (it comes with the CUDA toolkit): that part was not run", flush=True
+        )
+        return 1
+    progress = out / f"progress-{part}.json"
+    key = {"commit": found["commit"], "device": found["machine"]["device"]}
+    done = go_on(part, items(part), progress, key, lambda item, left: do(part, item, python, out, left))
+    if done is None:
+        return UNFINISHED
+    now = datetime.datetime.now(datetime.UTC)
+    file = out / f"gpu-{part}-{now:%Y%m%d-%H%M%S}.json"
+    record.write(file, part_record(part, found, done, now))
+    progress.unlink(missing_ok=True)
+    totals = {name: sum(one[name] for one in done.values()) for name in ("passed", "failed", "skipped")}
+    result = verdict(totals)
+    if any(one["verdict"] == "failed" for one in done.values()):
+        result = "failed"
+    print(f"{found['machine']['device']}: {part}: {result}, {totals}\n{file}", flush=True)
+    return 0 if result == "passed" else 1
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the reports")
-    parser.add_argument("--part", choices=["all", "tests", "sanitizer"], default="all")
+    parser.add_argument("--part", choices=["all", *PARTS], default="all")
+    parser.add_argument("--require", default="", help="fail where no CUDA device answers, unless empty or 0")
     arguments = parser.parse_args()
 
-    python = environment(cuda_driver_version())
-    now = datetime.datetime.now(datetime.UTC)
-    stamp = now.strftime("%Y%m%d-%H%M%S")
-    report: dict[str, Any] = {"date": now.isoformat(timespec="seconds"), **machine(python), "parts": {}}
+    try:
+        driver_version = cuda_driver_version()
+    except NoDevice as reason:
+        print(f"make gpu: no CUDA device answers here: {reason}; nothing was run", file=sys.stderr)
+        sys.exit(int(arguments.require not in {"", "0"}))
+    python = environment(driver_version)
+    found = ask_machine(python)
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-
-    if arguments.part in {"all", "tests"}:
-        junit = out / f"gpu-tests-{stamp}.xml"
-        report["parts"]["tests"] = run_tests([python, "-m", "pytest"], junit, [])
-    if arguments.part in {"all", "sanitizer"}:
-        kernel_tests = [f"tests/test_{kernel.stem}.py" for kernel in sorted((ROOT / "kernels").glob("*.cu"))]
-        sanitizer = shutil.which(SANITIZER)
-        if sanitizer is None:
-            print(f"{SANITIZER} is not on PATH (it comes with the CUDA toolkit): that part was not run", flush=True)
-            report["parts"]["sanitizer"] = {"verdict": "not run", "reason": f"{SANITIZER} is not on PATH"}
-        for tool in SANITIZER_TOOLS if sanitizer and kernel_tests else ():
-            command = [sanitizer, "--tool", tool, "--error-exitcode", "99"]
-            command += ["--log-file", str(out / f"sanitizer-{tool}-{stamp}.txt"), python, "-c", PYTEST_WITHOUT_POOL]
-            junit = out / f"sanitizer-{tool}-{stamp}.xml"
-            report["parts"][tool] = run_tests([*command, "-o", "timeout=3600"], junit, kernel_tests)
-            junit.unlink(missing_ok=True)
-
-    file = out / f"gpu-{stamp}.json"
-    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    verdicts = {name: part["verdict"] for name, part in report["parts"].items()}
-    print(f"{report['device']}: {verdicts}\n{file}", flush=True)
-    left_out = arguments.part == "all" and verdicts.pop("sanitizer", None) is not None  # the tool is optional there
-    if not verdicts or any(found != "passed" for found in verdicts.values()):
-        sys.exit("make gpu: failed" if not left_out else "make gpu: failed (the sanitizer was not run)")
+    parts = PARTS if arguments.part == "all" else (arguments.part,)
+    status = {part: run_part(part, python, found, out) for part in parts}
+    if any(status.values()):
+        said = {0: "passed", UNFINISHED: "not finished"}
+        print("make gpu: " + ", ".join(f"{part} {said.get(one, 'failed')}" for part, one in status.items()))
+    sys.exit(1 if 1 in status.values() else max(status.values()))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from .broadcast import unbroadcast
 from .elementwise import multiply
 from .reduction import sum
 from .shape import permute_dims, reshape
-from .tape import op
+from .tape import op, require_arrays
+from .tensor import Tensor
 
 
 @op
@@ -60,6 +61,8 @@ def _as_matrix(a: Array) -> Array:
 
 def dot(x: Any, y: Any) -> Any:
     """``x @ y`` of vectors and matrices, ``x * y`` where one is 0-d, as NumPy's."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        require_arrays("dot", x=x, y=y)
     if x.ndim > 2 or y.ndim > 2:
         raise ValueError(f"dot: operands must have at most 2 dimensions, got shapes {x.shape}, {y.shape}; use matmul")
     return multiply(x, y) if x.ndim == 0 or y.ndim == 0 else matmul(x, y)
@@ -67,16 +70,22 @@ def dot(x: Any, y: Any) -> Any:
 
 def outer(x: Any, y: Any) -> Any:
     """``x[i] * y[j]`` of all values of both, ``(x.size, y.size)``."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        require_arrays("outer", x=x, y=y)
     return multiply(reshape(x, (-1, 1)), reshape(y, (1, -1)))
 
 
 def vecdot(x: Any, y: Any, axis: int = -1) -> Any:
     """The sum of products along one axis; the other axes broadcast."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        require_arrays("vecdot", x=x, y=y)
     return sum(multiply(x, y), axis)
 
 
 def tensordot(x: Any, y: Any, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Any:
     """The sum over pairs of axes: x's last ``axes`` with y's first, or x's ``axes[0]`` with y's ``axes[1]``."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        require_arrays("tensordot", x=x, y=y)
     if isinstance(axes, int):
         xs, ys = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
     else:
@@ -99,6 +108,8 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     Raises:
         ValueError: the subscripts do not fit the operands.
     """
+    if not isinstance(subscripts, str):
+        raise TypeError(f"einsum: subscripts must be text such as 'ij,jk->ik', got {subscripts!r}")
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     terms = inputs.split(",")
     if not arrow:
@@ -106,7 +117,9 @@ def einsum(subscripts: str, *operands: Any) -> Any:
         output = "".join(c for c in letters if inputs.count(c) == 1)
     if len(terms) != len(operands):
         raise ValueError(f"einsum: {subscripts!r} names {len(terms)} operands, got {len(operands)}")
-    for term, operand in zip(terms, operands, strict=True):
+    for i, (term, operand) in enumerate(zip(terms, operands, strict=True)):
+        if not isinstance(operand, Tensor):
+            require_arrays("einsum", **{f"operand {i + 1}": operand})
         if not term.isalpha() and term:
             raise ValueError(f"einsum: subscripts must be letters, got {term!r} in {subscripts!r}")
         if len(set(term)) != len(term):

@@ -1,8 +1,10 @@
-"""Training steps of lamella and PyTorch side by side: ``python benchmarks/against_torch.py --torch PYTHON``.
+"""lamella and PyTorch side by side: ``python benchmarks/against_torch.py --torch PYTHON [WORKLOAD …]``.
+
+The workloads are whole training steps (``training_step.py``) and single operations (``operations.py``).
 
 Each library runs in a process of its own (allocators and spinning thread pools disturb each other in one), in turns
 A B C A B C, so that a slow moment of the machine hits all alike. What is compared is the ratio of one round's medians;
-the losses of the first steps must agree, or no time is printed. With one thread CPU time is measured, which other
+the results of the first steps must agree, or no time is printed. With one thread CPU time is measured, which other
 work on the machine disturbs little; with more, wall time.
 """
 
@@ -18,12 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+from operations import OPERATIONS, lamella_operation, torch_operation
+from training_step import STEPS, WORKLOADS
+
 
 def serve(library: str, name: str, threads: int) -> None:
     """The worker: reads how many steps to run, answers with the losses and the seconds of each step."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    import training_step
-
     if library == "lamella":
         import lamella
 
@@ -33,14 +36,17 @@ def serve(library: str, name: str, threads: int) -> None:
 
         torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
-    step = training_step.STEPS[library](training_step.WORKLOADS[name])
+    if name in OPERATIONS:
+        step = (lamella_operation if library == "lamella" else torch_operation)(OPERATIONS[name])
+    else:
+        step = STEPS[library](WORKLOADS[name])
     for line in sys.stdin:
-        losses, seconds = [], []
+        results, seconds = [], []
         for _ in range(int(line)):
             start = clock()
-            losses.append(step())
+            results.append(step())
             seconds.append(clock() - start)
-        print(json.dumps({"losses": losses[:3], "seconds": statistics.median(seconds)}), flush=True)
+        print(json.dumps({"results": results[:3], "seconds": statistics.median(seconds)}), flush=True)
 
 
 class Worker:
@@ -64,16 +70,18 @@ class Worker:
         return json.loads(answer)
 
 
-def compare(name: str, pythons: dict[str, str], threads: int, rounds: int, steps: int) -> None:
+def compare(name: str, pythons: dict[str, str], threads: int, rounds: int) -> None:
     """Print each library's median step and its ratio to PyTorch's default."""
     workers = {library: Worker(python, library, name, threads) for library, python in pythons.items()}
-    first = {library: worker.run(3)["losses"] for library, worker in workers.items()}
-    reference = first["torch"]
-    for library, losses in first.items():
-        if not all(abs(a - b) <= 1e-5 * abs(b) for a, b in zip(losses, reference, strict=True)):
-            raise SystemExit(f"{name}: {library} has losses {losses}, PyTorch {reference}: no time is given")
+    first = {library: worker.run(3) for library, worker in workers.items()}
+    reference = first["torch"]["results"]
+    for library, answer in first.items():
+        results = answer["results"]
+        if not all(abs(a - b) <= 1e-5 * abs(b) + 1e-7 for a, b in zip(results, reference, strict=True)):
+            raise SystemExit(f"{name}: {library} gives {results}, PyTorch {reference}: no time is given")
     for worker in workers.values():
-        worker.run(steps)  # warm-up
+        worker.run(10)  # warm-up
+    steps = max(5, min(500, int(0.2 / workers["torch"].run(5)["seconds"])))
     seconds: dict[str, list[float]] = {library: [] for library in workers}
     for _ in range(rounds):
         for library, worker in workers.items():
@@ -84,7 +92,7 @@ def compare(name: str, pythons: dict[str, str], threads: int, rounds: int, steps
         ratios = [a / b for a, b in zip(values, seconds["torch"], strict=True)]
         low, high = min(ratios), max(ratios)
         print(
-            f"  {library:12s} {statistics.median(values) * 1e6:9.1f} us   "
+            f"  {library:12s} {statistics.median(values) * 1e6:10.1f} us   "
             f"ratio to torch {statistics.median(ratios):.3f}  ({low:.3f} … {high:.3f})"
         )
 
@@ -95,16 +103,17 @@ def main() -> None:
     parser.add_argument("--lamella", metavar="PYTHON", default=sys.executable, help="an interpreter with lamella")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("workloads", nargs="*", default=["mlp-small", "mlp-digits"])
+    parser.add_argument("workloads", nargs="*", default=[*WORKLOADS, *OPERATIONS], help="by default all")
     parser.add_argument("--serve", nargs=3, metavar=("LIBRARY", "WORKLOAD", "THREADS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         library, name, threads = options.serve
         serve(library, name, int(threads))
         return
-    pythons = {"lamella": options.lamella, "torch": options.torch, "torch-fused": options.torch}
+    pythons = {"lamella": options.lamella, "torch": options.torch}
     for name in options.workloads:
-        compare(name, pythons, options.threads, options.rounds, steps=500 if name == "mlp-small" else 60)
+        fused = {} if name in OPERATIONS else {"torch-fused": options.torch}
+        compare(name, pythons | fused, options.threads, options.rounds)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import pytest
 import lamella
 from lamella.backend import Device, backend_for, why_unavailable
 
+from . import timer
+
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Device:
@@ -19,16 +21,13 @@ def device(request: pytest.FixtureRequest) -> Device:
 
 
 @pytest.fixture
-def measure(benchmark: Any, device: Device) -> Callable[[Callable[[], Any]], Any]:
-    """``measure(function)`` times it to the end of its work: a device is waited for, a launch is no run."""
+def measure(request: pytest.FixtureRequest, device: Device) -> Callable[..., None]:
+    """``measure(function, expected, atol)`` checks the answer, then times the work to its end: a launch is no run."""
     backend = backend_for(device)
+    request.node.add_marker(pytest.mark.benchmark(timer=timer.timer(backend)))  # before the fixture reads it
+    benchmark = request.getfixturevalue("benchmark")
 
-    def run(function: Callable[[], Any]) -> Any:
-        def to_the_end() -> Any:
-            result = function()
-            backend.synchronize(device)
-            return result
-
-        return benchmark(to_the_end)
+    def run(function: Callable[[], Any], expected: Any, atol: float) -> None:
+        timer.measure(benchmark, backend, device, function, expected, atol)
 
     return run

@@ -34,7 +34,10 @@ def rms_norm_rows_backward(dy: Any, x: Any, rstd: Any, weight: Any, dx: Any) -> 
     def work(chunk: int, start: int, stop: int) -> None:
         part, g, r, out = x[start:stop], dy[start:stop], rstd[start:stop], dx[start:stop]
         np.multiply(g, part, out)
-        np.dot(r, out, partial[chunk])
+        if r.all():
+            np.dot(r, out, partial[chunk])
+        else:  # BLAS leaves out rows with a factor of 0, and with them an inf * 0 that must show
+            np.add.reduce(out * r[:, None], 0, out=partial[chunk])
         slope = out.dot(w)  # becomes mean(g * n) * rstd, the factor of x
         slope *= 1.0 / cols
         slope *= r

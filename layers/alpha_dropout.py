@@ -8,6 +8,7 @@ from typing import Any
 from ..autograd import op
 from ..backend import Array, Generator, as_generator, backend_of
 from .drop import Dropping, check_dropping, kept
+from .reduction import widened
 
 _LOWEST = -1.7580993408473766  # the limit of SELU at -infinity, -scale * alpha
 
@@ -19,7 +20,7 @@ def _alpha_dropout(x: Array, p: float, key: int, offset: int) -> Any:
         xp = backend_of(x).xp
         return xp.zeros_like(x), lambda dy: (xp.zeros_like(dy),)
     a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * _LOWEST**2))
-    y = x - _LOWEST
+    y = widened(x) - _LOWEST
     y *= kept(x, shape, p, key, offset)
     y += _LOWEST - p * _LOWEST
     y *= a
@@ -29,7 +30,7 @@ def _alpha_dropout(x: Array, p: float, key: int, offset: int) -> Any:
         dx *= a
         return (dx,)
 
-    return y, backward
+    return y.astype(x.dtype, copy=False), backward
 
 
 def alpha_dropout(x: Any, p: float = 0.5, *, training: bool = True, rng: Generator | None = None) -> Any:

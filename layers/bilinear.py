@@ -6,7 +6,7 @@ from typing import Any
 
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array, Generator, as_generator, backend_of
-from .initialise import fan_in_uniform
+from . import init
 from .module import Module
 
 
@@ -112,8 +112,10 @@ class Bilinear(Module):
                 raise ValueError(f"Bilinear: {name} must be at least 1, got {value}")
         rng = as_generator("Bilinear", rng)
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
-        self.weight = fan_in_uniform((out_features, in1_features, in2_features), in1_features, rng)
-        self.bias = fan_in_uniform((out_features,), in1_features, rng) if bias else None
+        self.weight = Parameter(
+            init.fan_in_uniform((out_features, in1_features, in2_features), in1_features, rng=rng)
+        )
+        self.bias = Parameter(init.fan_in_uniform((out_features,), in1_features, rng=rng)) if bias else None
 
     def forward(self, x1: Any, x2: Any) -> Tensor:
         return bilinear(x1, x2, self.weight, self.bias)

@@ -7,7 +7,7 @@ from typing import Any
 from .. import kernels
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array, Generator, as_generator
-from .initialise import normal
+from . import init
 from .module import Module
 
 
@@ -59,7 +59,9 @@ class Embedding(Module):
                 raise ValueError(f"Embedding: {name} must be at least 1, got {value}")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = None if padding_idx is None else _in_range("Embedding", padding_idx, num_embeddings)
-        self.weight: Parameter = normal((num_embeddings, embedding_dim), 1.0, as_generator("Embedding", rng))
+        self.weight: Parameter = Parameter(
+            init.normal((num_embeddings, embedding_dim), rng=as_generator("Embedding", rng))
+        )
         if self.padding_idx is not None:
             self.weight.data[self.padding_idx] = 0.0
 

@@ -39,7 +39,8 @@ def gelu(x: Array, approximate: str = "none") -> Any:
 
 def _by_erf(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
     if x.dtype.itemsize == 8:
-        xp.multiply(erfc(x * -_SQRT_HALF), 0.5, out=y)
+        xp.multiply(x, -_SQRT_HALF, out=t)
+        xp.multiply(erfc(t), 0.5, out=y)
     else:
         xp.square(x, out=t)
         xp.add(t, _F, out=y)

@@ -8,6 +8,7 @@ from ..autograd import Tensor, op
 from ..backend import Array, backend_of
 from .binary_cross_entropy import softplus_of_both_signs
 from .labels import check_signs
+from .real import real
 from .reduction import Loss, check_floating, check_reduction, quiet, reduce_losses, widened
 
 
@@ -84,7 +85,8 @@ def hinge_embedding_loss(prediction: Array, targets: Array, margin: float = 1.0,
     x, t = _with_signs("hinge_embedding_loss", prediction, targets)
     xp = backend.xp
     together = (1 + t) * 0.5  # 1 or 0
-    losses = together * x + (1 - together) * xp.maximum(margin - x, x.dtype.type(0))
+    # chosen and not multiplied, which would make NaN of inf * 0; a target that is NaN keeps its mark
+    losses = xp.where(together > 0, x, xp.maximum(margin - x, x.dtype.type(0))) + (t - t)
 
     def slope() -> Array:
         return together - (1 - together) * (x <= margin)
@@ -111,7 +113,7 @@ class HingeEmbeddingLoss(Loss):
 
     def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.margin = margin
+        self.margin = real("HingeEmbeddingLoss", "margin", margin)
 
     def forward(self, prediction: Any, targets: Any) -> Tensor:
         return hinge_embedding_loss(prediction, targets, self.margin, self.reduction)

@@ -20,7 +20,7 @@ import math
 from typing import Any
 
 from ..autograd import Tensor, note_write
-from ..backend import Array, Generator, backend_for, backend_of, device
+from ..backend import Array, Generator, as_generator, backend_for, backend_of, device
 from .normal_quantile import normal_quantile
 
 Shape = tuple[int, ...]
@@ -31,7 +31,7 @@ def _host() -> Any:
 
 
 def _generator(rng: Generator | None) -> Generator:
-    return Generator() if rng is None else rng
+    return as_generator("init", rng)
 
 
 def assign(parameter: Tensor, values: Any) -> None:
@@ -215,6 +215,16 @@ def he_normal(
 ) -> Array:
     """N(0, gain² / fan): the normal form of :func:`he_uniform`."""
     return normal(shape, 0.0, calculate_gain(nonlinearity, a) * _scale(1.0, _fan(shape, mode)), rng=rng)
+
+
+def fan_in_uniform(shape: Shape, fan_in: int, *, rng: Generator | None = None) -> Array:
+    """U(±1/sqrt(fan_in)), PyTorch's default for the weights and biases of linear and convolution layers.
+
+    For weights this is He initialisation with the gain of a leaky ReLU of slope sqrt(5).
+    Source: He et al. 2015, arXiv 1502.01852, as set up in ``torch.nn.Linear.reset_parameters``.
+    """
+    bound = _scale(1.0, fan_in)
+    return uniform(shape, -bound, bound, rng=rng)
 
 
 def orthogonal(shape: Shape, gain: float = 1.0, *, rng: Generator | None = None) -> Array:

@@ -11,6 +11,8 @@ from typing import Any
 from ..backend import Array, Backend
 from .reduction import widened
 
+_LARGEST = 2**63 - 1  # of int64
+
 
 def check_labels(
     function: str, backend: Backend, logits: Array, labels: Array, ignore_index: int | None
@@ -35,6 +37,8 @@ def check_labels(
     xp = backend.xp
     classes = logits.shape[1]
     dtype = xp.dtype("float32") if logits.dtype.itemsize == 2 else logits.dtype
+    if labels.dtype == "uint64":  # a number beyond int64 would come out negative, and perhaps be ignored
+        labels = xp.minimum(labels, _LARGEST)
     labels = labels.astype("int64", copy=False)
     inside_ignored = ignore_index is not None and 0 <= ignore_index < classes
     largest = classes if backend.runs_cuda or inside_ignored else int(labels.view("uint64").max(initial=0))

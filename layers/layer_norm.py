@@ -8,8 +8,9 @@ from typing import Any
 from .. import kernels
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array
-from .initialise import constant
+from . import init
 from .module import Module
+from .real import real
 
 
 @op
@@ -78,9 +79,9 @@ class LayerNorm(Module):
         bias: bool = True,
     ) -> None:
         self.normalized_shape = as_shape("LayerNorm", normalized_shape)
-        self.eps = eps
-        self.weight = constant(self.normalized_shape, 1.0) if elementwise_affine else None
-        self.bias = constant(self.normalized_shape, 0.0) if elementwise_affine and bias else None
+        self.eps = real("LayerNorm", "eps", eps)
+        self.weight = Parameter(init.ones(self.normalized_shape)) if elementwise_affine else None
+        self.bias = Parameter(init.zeros(self.normalized_shape)) if elementwise_affine and bias else None
 
     def forward(self, x: Any) -> Tensor:
         return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array, Generator, as_generator, backend_of
-from .initialise import fan_in_uniform
+from . import init
 from .lengths import length
 from .module import Module
 
@@ -87,8 +87,8 @@ class Linear(Module):
         rng = as_generator("Linear", rng)
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = fan_in_uniform((out_features, in_features), in_features, rng)
-        self.bias = fan_in_uniform((out_features,), in_features, rng) if bias else None
+        self.weight = Parameter(init.fan_in_uniform((out_features, in_features), in_features, rng=rng))
+        self.bias = Parameter(init.fan_in_uniform((out_features,), in_features, rng=rng)) if bias else None
 
     def forward(self, x: Any) -> Tensor:
         return linear(x, self.weight, self.bias)

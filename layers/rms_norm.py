@@ -8,9 +8,10 @@ from typing import Any
 from .. import kernels
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array
-from .initialise import constant
+from . import init
 from .layer_norm import as_shape
 from .module import Module
+from .real import real
 
 
 @op
@@ -64,8 +65,8 @@ class RMSNorm(Module):
         self, normalized_shape: int | tuple[int, ...], eps: float | None = None, elementwise_affine: bool = True
     ) -> None:
         self.normalized_shape = as_shape("RMSNorm", normalized_shape)
-        self.eps = eps
-        self.weight = constant(self.normalized_shape, 1.0) if elementwise_affine else None
+        self.eps = None if eps is None else real("RMSNorm", "eps", eps)
+        self.weight = Parameter(init.ones(self.normalized_shape)) if elementwise_affine else None
 
     def forward(self, x: Any) -> Tensor:
         return rms_norm(x, self.normalized_shape, self.weight, self.eps)

@@ -60,3 +60,13 @@ def test_nothing_and_everything_can_be_dropped(function, device: Device) -> None
 def test_bad_input_is_refused_with_its_name_and_value(call, error, message) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("make", [L.Dropout, L.AlphaDropout])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_the_dtype_is_kept_in_training(make, dtype: str, device: Device) -> None:
+    x = lamella.tensor(np.ones((4, 3)), dtype=dtype, device=device, requires_grad=True)
+    y = make(0.3)(x)
+    y.sum().backward()
+    assert y.dtype == x.dtype
+    assert x.grad.dtype == x.dtype

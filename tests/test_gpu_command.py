@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -30,16 +32,20 @@ def gpu() -> ModuleType:
     return module
 
 
-def test_without_a_device_it_says_so_and_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("require", "status"), [("", 0), ("0", 0), ("1", 1)])
+def test_without_a_device_it_says_so_and_fails_only_where_one_is_required(
+    require: str, status: int, tmp_path: Path
+) -> None:
     answer = subprocess.run(
-        [sys.executable, COMMAND, "--out", tmp_path / "out"],
+        [sys.executable, COMMAND, "--out", tmp_path / "out", "--require", require],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # hides the device of a machine that has one
         capture_output=True,
         text=True,
         check=False,
     )
-    assert answer.returncode == 1
+    assert answer.returncode == status
     assert answer.stderr.startswith("make gpu: no CUDA device answers here: ")
+    assert answer.stderr.endswith("; nothing was run\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -49,19 +55,109 @@ def test_report_counts_what_pytest_did(gpu: ModuleType, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={junit}", "test_x.py"]
     subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     report = gpu.read_junit(junit)
-    assert report["counts"] == {"passed": 1, "failed": 1, "error": 0, "skipped": 1}
-    assert "assert 1 == 2" in report["tests"][1]["message"]
-    assert gpu.verdict(report["counts"]) == "failed"
+    assert {name: report[name] for name in ("passed", "failed", "skipped")} == {"passed": 1, "failed": 1, "skipped": 1}
+    assert [failure["name"] for failure in report["failures"]] == ["test_x::test_bad"]
+    assert "assert 1 == 2" in report["failures"][0]["message"]
+    assert gpu.verdict(report) == "failed"
 
 
 @pytest.mark.parametrize(
     ("counts", "verdict"),
     [
-        ({"passed": 3, "failed": 0, "error": 0, "skipped": 9}, "passed"),
-        ({"passed": 3, "failed": 0, "error": 1, "skipped": 0}, "failed"),
-        ({"passed": 0, "failed": 0, "error": 0, "skipped": 9}, "nothing ran"),
-        ({"passed": 0, "failed": 0, "error": 0, "skipped": 0}, "nothing ran"),
+        ({"passed": 3, "failed": 0, "skipped": 9}, "passed"),
+        ({"passed": 3, "failed": 1, "skipped": 0}, "failed"),
+        ({"passed": 0, "failed": 0, "skipped": 9}, "nothing ran"),
+        ({"passed": 0, "failed": 0, "skipped": 0}, "nothing ran"),
     ],
 )
 def test_skips_alone_are_no_pass(gpu: ModuleType, counts: dict[str, int], verdict: str) -> None:
     assert gpu.verdict(counts) == verdict
+
+
+# -- parts, with a machine and work that are made up -----------------------------------------------------------------
+MACHINE: dict[str, Any] = {
+    "commit": "abc",
+    "machine": {"system": "Linux", "cores": 2, "device": "a GPU"},
+    "versions": {"python": "3.12.0"},
+}
+PASSED = {"verdict": "passed", "passed": 2, "failed": 0, "skipped": 1, "failures": []}
+FAILED = {"verdict": "failed", "passed": 2, "failed": 1, "skipped": 0, "failures": [{"name": "t", "message": "no"}]}
+SKIPPED = {"verdict": "nothing ran", "passed": 0, "failed": 0, "skipped": 3, "failures": []}
+
+
+@pytest.fixture
+def worked(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A part of three items, a clock that each moves by five minutes, and the names of those that were done."""
+    names: list[str] = []
+
+    def do(part: str, item: str, python: str, out: Path, seconds: float) -> dict[str, Any]:
+        names.append(item)
+        return PASSED
+
+    monkeypatch.setattr(gpu, "do", do)
+    monkeypatch.setattr(gpu, "items", lambda part: ["a", "b", "c"])
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: 300.0 * len(names))
+    return names
+
+
+def test_a_part_ends_in_time_and_goes_on_where_it_ended(gpu: ModuleType, worked: list[str], tmp_path: Path) -> None:
+    assert gpu.run_part("tests", "python", MACHINE, tmp_path) == gpu.UNFINISHED
+    assert worked == ["a", "b"]
+    assert [file.name for file in tmp_path.iterdir()] == ["progress-tests.json"]
+    assert gpu.run_part("tests", "python", MACHINE, tmp_path) == 0
+    assert worked == ["a", "b", "c"]
+    (file,) = tmp_path.iterdir()
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert written["machine"] == MACHINE["machine"]
+    assert written["checks"] == {item: {k: v for k, v in PASSED.items() if k != "failures"} for item in "abc"}
+
+
+@pytest.mark.parametrize("other", [{"commit": "def"}, {"machine": {**MACHINE["machine"], "device": "another"}}])
+def test_another_commit_or_device_begins_anew(
+    other: dict[str, Any], gpu: ModuleType, worked: list[str], tmp_path: Path
+) -> None:
+    gpu.run_part("tests", "python", MACHINE, tmp_path)
+    gpu.run_part("tests", "python", MACHINE | other, tmp_path)
+    assert worked == ["a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status"),
+    [
+        ([PASSED, SKIPPED, PASSED], 0),
+        ([PASSED, FAILED, PASSED], 1),
+        ([SKIPPED, SKIPPED, SKIPPED], 1),
+        ([PASSED, {**PASSED, "verdict": "failed"}, PASSED], 1),
+    ],
+)
+def test_a_part_passes_when_something_ran_and_nothing_failed(
+    outcomes: list[dict[str, Any]], status: int, gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left = iter(outcomes)
+    monkeypatch.setattr(gpu, "items", lambda part: ["a", "b", "c"])
+    monkeypatch.setattr(gpu, "do", lambda *arguments: next(left))
+    assert gpu.run_part("conformance", "python", MACHINE, tmp_path) == status
+    assert len(list(tmp_path.glob("gpu-conformance-*.json"))) == 1
+
+
+def test_parts_name_what_exists(gpu: ModuleType) -> None:
+    tests, laws = " ".join(gpu.items("tests")).split(), gpu.items("conformance")
+    assert "tests/test_softmax.py" in tests
+    assert "tests/test_layers.py" in laws
+    assert not set(tests) & set(laws)
+    assert "memcheck tests/test_softmax.py" in gpu.items("sanitizer")
+    benchmarks = [item for item in gpu.items("bench") if item.endswith(".py")]
+    assert "benchmarks/bench_softmax.py" in benchmarks
+    for name in {*tests, *laws, *benchmarks, *(item.split()[1] for item in gpu.items("sanitizer"))}:
+        assert (gpu.ROOT / name).is_file()
+
+
+def test_an_item_that_does_not_end_is_a_failure(gpu: ModuleType) -> None:
+    forever = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert gpu.run_pytest(forever, [], "a", 0.2)["failures"] == [{"name": "a", "message": "not finished after 0 s"}]
+
+
+def test_an_item_without_a_report_is_a_failure(gpu: ModuleType) -> None:
+    found = gpu.run_pytest([sys.executable, "-c", "raise SystemExit(7)"], [], "a", 60)
+    assert found["failures"] == [{"name": "a", "message": "no report, exit status 7"}]
+    assert found["verdict"] == "failed"

@@ -44,7 +44,7 @@ def test_gradients_of_every_input_and_parameter_agree_with_central_differences(n
     module = case.make().to(device, dtype="float64")
     inputs = [on(device, x.astype(np.float64) if x.dtype == np.float32 else x) for x in case.inputs]
     if any(x.dtype.kind == "f" for x in case.inputs):
-        gradcheck(lambda *xs: call(module, xs), *inputs)
+        gradcheck(lambda *xs: call(module, xs), *inputs, rtol=1e-6, atol=1e-8)
 
     def loss() -> Any:
         y = call(module, tuple(inputs))
@@ -67,7 +67,7 @@ def test_gradients_of_every_input_and_parameter_agree_with_central_differences(n
                     sides.append(float(loss()))
             parameter.data = before
             expected = (sides[0] - sides[1]) / 2e-6
-            assert abs(found[index] - expected) <= 1e-7 + 1e-5 * abs(expected), (path, index, found[index], expected)
+            assert abs(found[index] - expected) <= 1e-8 + 1e-6 * abs(expected), (path, index, found[index], expected)
 
 
 @cases

@@ -431,3 +431,14 @@ def test_class_weights_move_with_the_module_and_are_stored(device: Device) -> No
     assert module.weight.device == device
     assert list(module.state_dict()) == ["weight"]
     assert list(module.parameters()) == []
+
+
+def test_a_label_beyond_int64_is_out_of_range_and_not_ignored() -> None:
+    labels = np.array([0, 2**64 - 100], np.uint64)  # -100 if its bits were taken for int64
+    with pytest.raises(ValueError, match=r"labels must be in 0 \.\.\. 1 or -100, got 9223372036854775807"):
+        L.cross_entropy(np.ones((2, 2), np.float32), labels)
+
+
+def test_hinge_embedding_of_infinite_distances_is_the_limit() -> None:
+    losses = L.hinge_embedding_loss(np.float32([np.inf, -np.inf]), np.array([-1, 1]), reduction="none")
+    np.testing.assert_array_equal(losses.to_numpy(), [0, -np.inf])

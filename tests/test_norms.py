@@ -255,3 +255,9 @@ def test_rms_norm_without_eps_takes_the_machine_epsilon() -> None:
 def test_errors_name_argument_rule_and_value(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_an_infinity_shows_in_the_gradient_of_rms_norms_weight() -> None:
+    norm = L.RMSNorm(2)
+    norm(np.array([[1.0, np.inf]], np.float32)).sum().backward()
+    np.testing.assert_array_equal(np.isnan(norm.weight.grad), [False, True])

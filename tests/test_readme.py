@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from lamella.testing import assert_close
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"python", "console", "text", "cuda", "toml", "make"}  # python runs, console is looked up
@@ -42,9 +44,14 @@ def blocks(text: str) -> list[Block]:
 
 
 def run_python(name: str, text: str) -> dict[str, Any]:
-    """Run a document's Python blocks in order, in one namespace; an error points to the document's own line."""
+    """Run a document's Python blocks in order, in one namespace; an error points to the document's own line.
+
+    A CUDA block that begins with ``// name.cu`` is written to that file in the current folder first.
+    """
     namespace: dict[str, Any] = {"__name__": name}
     for block in blocks(text):
+        if block.language == "cuda" and (file := re.match(r"// (\w+\.cu)\b", block.text)):
+            Path(file[1]).write_text(block.text, encoding="utf-8")
         if block.language == "python":
             exec(compile("\n" * (block.line - 1) + block.text, name, "exec"), namespace)
     return namespace
@@ -109,6 +116,31 @@ def test_python_blocks_run(document: Path, tmp_path: Path, monkeypatch: pytest.M
     if document.name == "README.md":
         assert namespace["accuracy"] > 0.95, "the README says so"
         assert (tmp_path / "digits.safetensors").is_file()
+    if document.name == "write-your-own-kernel.md":
+        check_kernel_page(namespace, document.read_text(encoding="utf-8"))
+
+
+def under(title: str, text: str) -> list[Block]:
+    """The blocks below the heading ``## The <title> …``, to the next one."""
+    return blocks(text.partition(f"\n## The {title}")[2].partition("\n## ")[0])
+
+
+def check_kernel_page(namespace: dict[str, Any], text: str) -> None:
+    """What the page says of its own results: the layer trains alike on both devices, and the race is reported so."""
+    losses = namespace["losses"]
+    for device in ("cpu", "simulator"):
+        assert losses[device][-1] <= losses[device][0] / 10
+    assert_close(losses["simulator"], losses["cpu"], rtol=1e-3, atol=1e-5)
+    printed, report = (
+        re.sub(r"(byte|thread) (\(?)\d+", r"\1 \2n", " ".join(words.split()))  # who meets first is the runtime's choice
+        for words in (next(block.text for block in blocks(text) if block.language == "text"), namespace["report"])
+    )
+    assert printed == report
+    code = "\n".join(
+        block.text for title in ("kernel", "definition", "test", "benchmark") for block in under(title, text)
+    )
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith("//")]
+    assert len(lines) < 60, f"{len(lines)} lines of code"
 
 
 def test_commands_exist(document: Path) -> None:

@@ -1,0 +1,139 @@
+"""Kernels with one token broken: what every test of a kernel has to notice.
+
+A mutant changes one token of one line: a comparison moved by one or turned, an arithmetic operator or a constant
+exchanged, a barrier removed, a mask cut, a maximum turned, a neutral element made ordinary. ``make mutants`` runs each
+kernel's tests against them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_OPERATORS = {
+    " < ": (" <= ", " > "),
+    " > ": (" >= ", " < "),
+    " <= ": (" < ",),
+    " >= ": (" > ",),
+    " == ": (" != ",),
+    " != ": (" == ",),
+    " && ": (" || ",),
+    " || ": (" && ",),
+    " + ": (" - ",),
+    " - ": (" + ",),
+    " * ": (" + ",),
+    " / ": (" * ",),
+    " % ": (" / ",),
+    " += ": (" -= ",),
+    " -= ": (" += ",),
+    " *= ": (" /= ",),
+}
+_MUTATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    *((re.escape(operator), others) for operator, others in _OPERATORS.items()),
+    (r"\b__sync(threads|warp)\([^;]*\);", ("",)),
+    (r"\b0xf{8}u?\b", ("0x7fffffffu",)),
+    (r"\bfmaxf\b", ("fminf",)),
+    (r"\bfminf\b", ("fmaxf",)),
+    (r"-INFINITY\b", ("0.f",)),
+    (r"(?<!float )\bkLowest\b", ("0.f",)),
+    (r"(?<![\w.])0\.f\b", ("1.f",)),
+    (r"(?<![\w.])1\.f\b", ("2.f",)),
+)
+_INTEGER = re.compile(r"(?<![\w.])\d+(?![\w.])")
+_NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
+
+# File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
+# a test notices makes `make mutants` fail.
+EQUIVALENT: dict[str, dict[str, str]] = {
+    "softmax.cu": {
+        "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
+        "head = wanted <= length ? wanted : length;": "both are the same number there",
+        "for (int first = row.lane; first <= row.packs; first += kStep) {": "one more step, no lane has a pack",
+        "for (int first = tile.depth; first <= tile.length; first += DEPTH * PACKS) {": "one more step, all beyond",
+        "__device__ inline float exponential(float x) { return sizeof(T) != 4 ? expf(x) : __expf(x); }": "one function",
+        "if (DEPTH >= 1) {": "one part put together is that part",
+        "__device__ inline float exponential(float x) { return sizeof(T) == 3 ? expf(x) : __expf(x); }": "one function",
+        "__device__ inline float exponential(float x) { return sizeof(T) == 5 ? expf(x) : __expf(x); }": "one function",
+        "__device__ inline float reciprocal(float sum) { return sum == 0.f ? 1.f : 1.f / sum; }": "only zeros to scale",
+        "constexpr int kBlock = THREADS < 127 ? 128 : THREADS;": "THREADS is a power of two",
+        "constexpr int kBlock = THREADS < 129 ? 128 : THREADS;": "128 threads are 128 either way",
+        "constexpr int kWarps = THREADS >= 32 ? THREADS / 32 : 1;": "32 / 32 is 1",
+        "constexpr int kWarps = THREADS > 31 ? THREADS / 32 : 1;": "32 / 32 is 1",
+        "constexpr int kWarps = THREADS > 33 ? THREADS / 32 : 1;": "THREADS is a power of two",
+        "constexpr int kWarps = THREADS > 32 ? THREADS / 31 : 1;": "the same quotient for 128, 256 and 512",
+        "constexpr int kWarps = THREADS > 32 ? THREADS / 32 : 0;": "read only where it is more than 1",
+        "constexpr int kLanes = THREADS >= 32 ? 32 : THREADS;": "32 either way",
+        "constexpr int kLanes = THREADS > 31 ? 32 : THREADS;": "32 either way",
+        "constexpr int kLanes = THREADS > 33 ? 32 : THREADS;": "THREADS is a power of two",
+        "constexpr int kLanes = THREADS > 32 ? 33 : THREADS;": "halved to 16 all the same",
+        "if (kWarps > 2) {": "a row has 1 warp, or 4 and more",
+        "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",
+        "if (threadIdx.x % 32 == 1) of_warp[threadIdx.x / 32] = value;": "a warp has one value",
+        "if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 31] = value;": "the same for 16 warps",
+        "single = -2;": "any negative number says so",
+        "const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 1.f;": "times a single_y of 0",
+        "const float single_y = row.has_single() ? load_float(y + row.single_at()) : 1.f;": "times a single_dy of 0",
+        "to_values(packs, row, first, 1.f, v);": "what lies beyond is not written",
+        "if (DEPTH > 0) {": "one part put together is that part",
+        "if (DEPTH > 2) {": "DEPTH is 1, 4 or 8",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One line of a file, changed.
+
+    Args:
+        file: the kernel's file.
+        number: the line's number, from 1.
+        column: where the change begins, from 0.
+        line: the mutated line, without its comment.
+        before: the line as it stands in the file.
+    """
+
+    file: Path
+    number: int
+    column: int
+    line: str
+    before: str
+
+    def __str__(self) -> str:
+        return f"kernels/{self.file.name}:{self.number}: {self.line.strip() or f'removed: {self.before.strip()}'}"
+
+    @property
+    def reason(self) -> str | None:
+        """Why this mutant computes the same, where that is known."""
+        return EQUIVALENT.get(self.file.name, {}).get(self.line.strip())
+
+    def write(self, folder: Path) -> Path:
+        """The broken file in ``folder``, beside copies of the headers that it includes."""
+        for header in self.file.parent.glob("*.cuh"):
+            (folder / header.name).write_bytes(header.read_bytes())
+        lines = self.file.read_text(encoding="utf-8").splitlines()
+        lines[self.number - 1] = self.line
+        broken = folder / self.file.name
+        broken.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return broken
+
+
+def mutants(file: Path) -> Iterator[Mutant]:
+    """Every mutant of a kernel's file, in the order of its lines."""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.startswith(_NO_CODE) or line.lstrip().startswith("#"):
+            continue
+        code = line.partition("//")[0].rstrip()
+        for start, end, replacement in sorted(_changes(code)):
+            yield Mutant(file, number, start, code[:start] + replacement + code[end:], code)
+
+
+def _changes(code: str) -> Iterator[tuple[int, int, str]]:
+    for pattern, replacements in _MUTATIONS:
+        for match in re.finditer(pattern, code):
+            for replacement in replacements:
+                yield match.start(), match.end(), replacement
+    for match in _INTEGER.finditer(code):
+        for other in {int(match[0]) + 1, max(0, int(match[0]) - 1)} - {int(match[0])}:
+            yield match.start(), match.end(), str(other)
