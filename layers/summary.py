@@ -297,7 +297,8 @@ class _Chart:
         self._boxes: list[str] = []
         self._arrows: dict[tuple[str, str], None] = {}  # in order, each once
         self._root = _Group("", "")
-        self._open: list[tuple[_Group, set[Any]]] = []  # frames in which we are, and the tape nodes of their inputs
+        # the frames in which we are, the tape nodes of their inputs, and the newest operation before them
+        self._open: list[tuple[_Group, set[Any], int]] = []
         self._box_of: dict[Any, str] = {}  # tape node -> box
         self._sources = {id(x): self._box(self._root, f'(["input {tuple(x.shape)}"])') for x in xs}
 
@@ -311,17 +312,17 @@ class _Chart:
         path = self._paths[id(module)]
         around = f"{self._open[-1][0].path}." if self._open else ""
         title = _label(f"{path.removeprefix(around).lstrip('.')} {type(module).__name__}".lstrip())
-        self._open.append((_Group(path, title), {_node(x) for x in _tensors(inputs)}))
+        self._open.append((_Group(path, title), {_node(x) for x in _tensors(inputs)}, _now()))
 
     def leave(self, module: Module, inputs: tuple[Any, ...], y: Any) -> Any:
-        group, before = self._open.pop()
+        group, before, since = self._open.pop()
         outside = self._open[-1][0] if self._open else self._root
         if next(module.named_children(), None) is None:  # a layer: one box, whatever operations it is made of
             shape = _shape(y)
             box = self._box(outside, f'["{group.title}<br/>{shape}"]')
             if isinstance(y, Tensor) and y.requires_grad:
                 y = _passed(y)[0]
-            self._claim(_tensors(y), before, lambda node: box)
+            self._claim(_tensors(y), before, since, lambda node: box)
             for x in _tensors(inputs):
                 if not x.requires_grad and id(x) in self._sources:
                     self._arrows[self._sources[id(x)], box] = None
@@ -331,18 +332,25 @@ class _Chart:
             group = self._root
         else:
             outside.parts.append(group)
-        self._claim(_tensors(y), before, lambda node: self._box(group, f'(("{_label(node.op.__name__.strip("_"))}"))'))
+        self._claim(
+            _tensors(y), before, since, lambda node: self._box(group, f'(("{_label(node.op.__name__.strip("_"))}"))')
+        )
         return None
 
-    def _claim(self, ys: list[Tensor], before: set[Any], box_for: Callable[[Any], str]) -> None:
-        """Give a box to every operation between a module's inputs and outputs that has none yet."""
-        found, stack = [], [_node(y) for y in ys]
+    def _claim(self, ys: list[Tensor], before: set[Any], since: int, box_for: Callable[[Any], str]) -> None:
+        """Give a box to every operation between a module's inputs and outputs that has none yet.
+
+        The walk goes on through operations that have one: between two layers there may be others. It ends at what is
+        older than the call, so that a tensor kept from elsewhere does not bring in what its own module draws.
+        """
+        found, seen, stack = [], set(before), [_node(y) for y in ys]
         while stack:
             node = stack.pop()
-            if node is None or node in self._box_of or node in before:
+            if node is None or node in seen or (node in self._box_of and _age(node) < since):
                 continue
-            found.append(node)
-            self._box_of[node] = ""
+            seen.add(node)
+            if node not in self._box_of:
+                found.append(node)
             stack.extend(_source(edge) for edge in node.edges if not isinstance(edge, Tensor))
         for node in sorted(found, key=_age):
             self._box_of[node] = box_for(node)
@@ -379,6 +387,14 @@ def _lines(group: _Group, depth: int, numbers: Iterator[int]) -> Iterator[str]:
 
 def _age(node: Any) -> int:
     return -int(node.seq)  # numbers on the tape count down
+
+
+def _now() -> int:
+    """The age of an operation recorded now."""
+    x = Tensor(backend_for("cpu").xp.zeros(()))
+    x.requires_grad = True
+    with enable_grad():  # the call may stand in no_grad
+        return _age(_node(_passed(x)[0]))
 
 
 def _node(x: Tensor) -> Any:

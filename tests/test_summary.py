@@ -194,3 +194,70 @@ def test_examples_are_taken_in_place_of_shapes() -> None:
 def test_errors_name_argument_rule_and_value(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+class Between(L.Module):
+    """Functional operations between two layers, in a row or beside a path past them."""
+
+    def __init__(self, residual: bool) -> None:
+        self.a, self.b, self.residual = L.Linear(4, 4), L.Linear(4, 4), residual
+
+    def forward(self, x: Any) -> Any:
+        y = L.relu(self.a(x))
+        return self.b(x + y) if self.residual else self.b(y)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_diagram_shows_the_operations_between_two_layers(residual: bool, inside: bool) -> None:
+    lines = (L.Sequential(Between(residual)) if inside else Between(residual)).diagram((2, 4)).splitlines()
+
+    def box(text: str) -> str:
+        (line,) = [line for line in lines if text in line and "subgraph" not in line]
+        return line.strip().partition("[" if "[" in line else "(")[0].removesuffix("(")
+
+    start, a, b, relu, end = box("input"), box("a Linear"), box("b Linear"), box('"relu"'), box("output")
+    arrows = {(start, a), (a, relu), (b, end)}
+    arrows |= {(start, box('"add"')), (relu, box('"add"')), (box('"add"'), b)} if residual else {(relu, b)}
+    assert {tuple(line.split(" --> ")) for line in map(str.strip, lines) if "-->" in line} == arrows
+
+
+class Frozen(L.Module):
+    def __init__(self) -> None:
+        self.a, self.b = L.Linear(4, 4), L.Linear(4, 4)
+
+    def forward(self, x: Any) -> Any:
+        with lamella.no_grad():
+            y = self.a(x)
+        return self.b(y)
+
+
+def test_a_diagram_bears_a_layer_that_is_not_recorded() -> None:
+    assert "a Linear" in Frozen().diagram((2, 4))
+
+
+class Kept(L.Module):
+    """A module that uses a tensor kept from outside: what made that tensor belongs outside."""
+
+    def __init__(self) -> None:
+        self.a, self.inner = L.Linear(4, 4), Adds()
+
+    def forward(self, x: Any) -> Any:
+        self.inner.skip = [self.a(L.tanh(x))]
+        return self.inner(x)
+
+
+class Adds(L.Module):
+    def __init__(self) -> None:
+        self.b, self.skip = L.Linear(4, 4), []
+
+    def forward(self, x: Any) -> Any:
+        return self.b(x) + self.skip[0]
+
+
+def test_a_diagram_leaves_what_made_a_kept_tensor_outside_of_the_frame() -> None:
+    text = Kept().diagram((2, 4))
+    frame = text[text.index("subgraph") : text.index("end\n")]
+    assert '"add"' in frame
+    assert '"tanh"' in text.replace(frame, "")
+    assert '"tanh"' not in frame
