@@ -80,19 +80,15 @@ struct Observer {
     if (level == Party::kBlock || warp_of(party) != warp) return false;
     return party.when < (level == Party::kThread ? clocks->seen[lane][party.number() % threads % 32] : clocks->latest[lane]);
   }
-  // Whether an mbarrier has told this thread of all that the party stands for. Which warps a party of several holds is
-  // not kept: those are taken that have told anything since the block's barrier (which may miss, and never cries wolf).
+  // Whether an mbarrier has told this thread of what the party stands for. A party of several does not say whose its
+  // latest access was: that of anybody who has told later is taken for it (which may miss, and never cries wolf).
   bool heard_of(const Party& party) const {
     if (party.level() == Party::kThread) return party.when < heard[party.number() % threads];
     const bool one_warp = party.level() == Party::kWarp;
     const uint32_t first = one_warp ? warp_of(party) * 32 : 0, end = one_warp && first + 32 < threads ? first + 32 : threads;
-    uint32_t told = 0;
-    for (uint32_t j = first; j < end; ++j) {
-      if (!one_warp && heard[j] <= block_synchronized) continue;
-      if (party.when >= heard[j]) return false;
-      ++told;
-    }
-    return told != 0;
+    for (uint32_t j = first; j < end; ++j)
+      if (j != thread % threads && party.when < heard[j]) return true;
+    return false;
   }
   Party self() const { return Party::make(Party::kThread, thread, now, pc); }
   // The party that stands for `earlier` and this thread. What is ordered before this access needs no further watch.

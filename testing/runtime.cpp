@@ -186,6 +186,7 @@ unsigned existing_lanes(unsigned warp) {
 }
 
 bool deliver_a_tile();
+bool finish_a_warpgroup();
 void share_what_was_heard(unsigned lanes);
 
 // ---- scheduling ----------------------------------------------------------------------------------------------------
@@ -543,7 +544,10 @@ void start_block(unsigned number) {
 
 void run_block() {
   while (alive && !launch->failed) {
-    if (!ready_count && !deliver_a_tile()) return report_deadlock();
+    if (!ready_count && !deliver_a_tile() && !finish_a_warpgroup()) {
+      if (!launch->failed) report_deadlock();
+      return;
+    }
     current = &next_fiber();
     slice_left = kSlice;
     main_context.switch_to(current->context);
@@ -662,8 +666,16 @@ void check_operand(const unsigned char* p, uintptr_t pc) {
   }
 }
 
+// What a warpgroup waits for, computed as late as may be: when all its threads wait and nobody else can go on.
 void finish_products(Fiber* group) {
   const Fiber& first = group[0];
+  for (unsigned t = 1; t < kWarpgroup; ++t) {
+    const Fiber& other = group[t];
+    const bool alike = other.product_groups_left == first.product_groups_left && other.product_group == first.product_group &&
+                       std::equal(first.products.begin(), first.products.end(), other.products.begin(), other.products.end(),
+                                  [](const Product& x, const Product& y) { return x.same(y); });
+    if (!alike) return report_waiting(other, "divergence", "the threads of one warpgroup wait for different products");
+  }
   size_t done = 0;
   while (done < first.products.size() && first.products[done].group + first.product_groups_left < first.product_group) ++done;
   std::vector<double> a(64 * 16), b(256 * 16);
@@ -681,8 +693,6 @@ void finish_products(Fiber* group) {
         b[n * 16 + e] = product.transposed_b ? value(transposed_chunk(product.b, e, n / 8), n % 8) : value(operand_chunk(product.b, n, e / 8), e % 8);
     for (unsigned t = 0; t < kWarpgroup; ++t) {
       Fiber& fiber = group[t];
-      if (fiber.product_groups_left != first.product_groups_left || fiber.products.size() != first.products.size() || !fiber.products[k].same(product))
-        simulator_fail("divergence", "the threads of one warpgroup wait for different products");
       for (Accumulator& accumulator : fiber.accumulators) {
         if (accumulator.d != fiber.products[k].d) continue;
         for (unsigned i = 0; i < accumulator.count; ++i) {
@@ -696,7 +706,6 @@ void finish_products(Fiber* group) {
   }
   for (unsigned t = 0; t < kWarpgroup; ++t) {
     Fiber& fiber = group[t];
-    if (fiber.products.size() < done) simulator_fail("divergence", "the threads of one warpgroup wait for different products");
     fiber.products.erase(fiber.products.begin(), fiber.products.begin() + done);
     for (size_t i = fiber.accumulators.size(); i-- > 0;) {
       const Accumulator& accumulator = fiber.accumulators[i];
@@ -705,6 +714,18 @@ void finish_products(Fiber* group) {
       fiber.accumulators.erase(fiber.accumulators.begin() + i);
     }
   }
+}
+
+bool finish_a_warpgroup() {
+  for (unsigned first = 0; first + kWarpgroup <= threads; first += kWarpgroup) {
+    Fiber* group = &fibers[first];
+    if (!std::all_of(group, group + kWarpgroup, [](const Fiber& fiber) { return fiber.state == kAtProduct; })) continue;
+    finish_products(group);
+    if (launch->failed) return false;
+    for (unsigned t = 0; t < kWarpgroup; ++t) make_ready(group[t]);
+    return true;
+  }
+  return false;
 }
 
 uint64_t received_from(unsigned lane) {
@@ -1056,14 +1077,7 @@ void simulator_product_commit() { ++current->product_group; }
 void simulator_product_wait(unsigned groups_left) {
   current->product_groups_left = groups_left;
   current->state = kAtProduct;
-  Fiber* group = &fibers[current->number / kWarpgroup * kWarpgroup];
   if (threads % kWarpgroup) simulator_fail("asynchrony", "wgmma needs whole warpgroups of 128 threads, the block has %u threads", threads);
-  unsigned waiting = 0;
-  for (unsigned i = 0; i < kWarpgroup; ++i) waiting += group[i].state == kAtProduct;
-  if (waiting == kWarpgroup) {
-    finish_products(group);
-    for (unsigned i = 0; i < kWarpgroup; ++i) make_ready(group[i]);
-  }
   hand_over();
 }
 

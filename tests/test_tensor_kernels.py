@@ -70,6 +70,7 @@ PLANTED = [
     ("ampere_product", "BUG_ROW", "misaligned"),
     ("hopper_product", "BUG_WAIT", None),  # wgmma waited for one group too late
     ("hopper_product", "BUG_COMMIT", None),
+    ("hopper_product", "BUG_EARLY", "uninitialised"),  # the buffer is given back while wgmma still reads it
     ("hopper_product", "BUG_BARRIER", "uninitialised"),
     ("hopper_product", "BUG_FULL", "uninitialised"),
     ("hopper_product", "BUG_EMPTY", "asynchrony"),
@@ -120,12 +121,51 @@ extern "C" __global__ void hands_over(const float* x, float* y) {
 #endif
       if (t % 32 == 0) mbarrier_arrive(&full);
     } else {
-#ifndef NO_WAIT
+#ifdef ONE_WAITS
+      if (t % 32 == 0) mbarrier_wait(&full, i % 2);
+      __syncwarp();
+#elif !defined(NO_WAIT)
       mbarrier_wait(&full, i % 2);
 #endif
       y[t - 64] += s[127 - t];
       __syncwarp();
       if (t % 32 == 0) mbarrier_arrive(&empty);
+    }
+  }
+}
+extern "C" __global__ void __launch_bounds__(128) warps_wait_for_different_products(int* x) {
+  if (threadIdx.x < 96) wgmma_wait<0>();
+  else wgmma_wait<1>();
+}
+extern "C" __global__ void __launch_bounds__(128) one_warp_skips_the_wait(int* x) {
+  if (threadIdx.x < 96) wgmma_wait<0>();
+}
+extern "C" __global__ void uses_no_barrier(mbarrier* x) {
+  __shared__ mbarrier full;
+  full = 0;
+  mbarrier_arrive(&full);
+}
+// Several warps read s; only one of them says so.
+extern "C" __global__ void releases_for_others(const float* x, float* y) {
+  __shared__ float s[32];
+  __shared__ mbarrier full, empty;
+  const int t = threadIdx.x;
+  if (t == 0) {
+    mbarrier_init(&full, 1);
+    mbarrier_init(&empty, ARRIVALS);
+  }
+  __syncthreads();
+  for (int i = 0; i < 3; ++i) {
+    if (t < 32) {
+      if (i > 0) mbarrier_wait(&empty, (i - 1) % 2);
+      s[t] = x[t] + i;
+      __syncwarp();
+      if (t == 0) mbarrier_arrive(&full);
+    } else {
+      mbarrier_wait(&full, i % 2);
+      y[t - 32] += s[t % 32];
+      __syncwarp();
+      if (t % 32 == 0 && (ARRIVALS == 3 || t == 32)) mbarrier_arrive(&empty);
     }
   }
 }
@@ -155,13 +195,15 @@ extern "C" __global__ void writes_where_others_read(const __grid_constant__ Tens
 
 def _small(name: str, *defines: str):
     header = read_source(KERNELS.parents[1] / "kernels" / "hopper_compat.cuh")
-    return RawModule(header + HANDOVER, options=[f"-D{define}" for define in defines]).get_function(name)
+    defines = (*defines, *(["ARRIVALS=3"] if not any("ARRIVALS" in define for define in defines) else []))
+    return RawModule(f'{header}\n#line 1 "handover.cu"\n{HANDOVER}', options=[f"-D{define}" for define in defines]).get_function(name)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mbarriers_order_what_threads_hand_over(seed):
+@pytest.mark.parametrize("defines", [(), ("ONE_WAITS",)], ids=["all wait", "one lane waits"])
+def test_mbarriers_order_what_threads_hand_over(defines, seed):
     x, y = np.arange(64, dtype=np.float32), np.zeros(64, np.float32)
-    kernel = _small("hands_over")
+    kernel = _small("hands_over", *defines)
     kernel.seed = seed
     kernel((1,), (128,), (x, y))
     assert_close(y, 3 * x[::-1] + 3)
@@ -175,6 +217,37 @@ def test_a_missing_order_at_an_mbarrier_is_a_race(bug, seed):
     with pytest.raises(KernelError) as error:
         kernel((1,), (128,), (np.zeros(64, np.float32), np.zeros(64, np.float32)))
     assert error.value.kind in ("race", "uninitialised"), error.value
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("warps_wait_for_different_products", "divergence", "wait for different products"),
+        ("one_warp_skips_the_wait", "divergence", "96 at a wait for products"),
+        ("uses_no_barrier", "asynchrony", "an mbarrier is used that nobody has initialised"),
+    ],
+)
+def test_a_wrong_use_is_named(name, kind, message):
+    with pytest.raises(KernelError, match=message) as error:
+        _small(name)((1,), (1 if name == "uses_no_barrier" else 128,), (None,))
+    assert error.value.kind == kind
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_readers_have_to_give_a_buffer_back(seed):
+    x, y = np.ones(32, np.float32), np.zeros(96, np.float32)
+    kernel = _small("releases_for_others", "ARRIVALS=3")
+    kernel.seed = seed
+    kernel((1,), (128,), (x, y))
+    assert_close(y, np.full(96, 6))
+    kernel = _small("releases_for_others", "ARRIVALS=1")
+    kernel.seed = seed
+    try:
+        kernel((1,), (128,), (x, y))
+    except KernelError as error:
+        assert error.kind in ("race", "asynchrony", "divergence"), error
+    else:
+        pytest.fail("one warp gave the buffer back for three")
 
 
 def test_a_copy_that_nobody_waits_for_is_reported():

@@ -65,12 +65,17 @@ hopper_product(const __grid_constant__ TensorMap map_a, const __grid_constant__ 
 #ifndef BUG_COMMIT
       wgmma_commit();
 #endif
+#ifdef BUG_EARLY
+      if (t == 0) mbarrier_arrive(empty + stage);
+      wgmma_wait<0>();
+#else
 #ifdef BUG_WAIT
       wgmma_wait<1>();
 #else
       wgmma_wait<0>();
 #endif
       if (t == 0) mbarrier_arrive(empty + stage);
+#endif
     }
 #pragma unroll
     for (int i = 0; i < COLUMNS / 2; ++i) {
