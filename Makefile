@@ -18,11 +18,8 @@ INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
 # One BLAS thread: two processes with spinning BLAS workers on the same cores take twenty times as long.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: bench help demo test test-slow test-all lint mutants gpu clean interpreter compiler
+.PHONY: help demo test test-slow test-all bench lint mutants gpu clean interpreter compiler
 .NOTPARALLEL:
-
-bench: $(VENV)/installed-dev
-	$(BIN)/python -m pytest benchmarks $(ARGS)
 
 help:
 	@echo "make demo      train on handwritten digits on every usable device, in about a minute"
@@ -31,7 +28,7 @@ help:
 	@echo "make test-all  both"
 	@echo "make bench     the benchmarks, each checks its answer"
 	@echo "make lint      ruff, and mypy on a plain install"
-	@echo "make mutants  do the tests notice a broken kernel? N=20 draws that many mutants, SEED=1 others, KERNEL=softmax"
+	@echo "make mutants   do the tests notice a broken kernel? N=20 draws that many mutants, SEED=1 others, KERNEL=softmax"
 	@echo "make gpu       everything that needs a GPU; OUT=folder, PART=tests, conformance, sanitizer, bench; REQUIRE=1 fails without"
 	@echo "make clean     back to a fresh clone"
 
@@ -46,6 +43,9 @@ test-slow: $(VENV)/installed-dev compiler
 
 test-all: $(VENV)/installed-dev compiler
 	$(PYTEST) --durations=10 $(ARGS)
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m pytest benchmarks $(ARGS)
 
 # Type checkers see the mapped folders in a plain install only, so one is made for mypy; build/ would keep deleted files.
 lint: $(VENV)/installed-dev

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+import operator
 from typing import Any
 
 from ..backend import Device, as_dtype, backend_for
@@ -33,7 +35,9 @@ def full(
 ) -> Tensor:
     """A tensor in which every value is ``fill_value``."""
     place = check_device(device)
-    lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+    if isinstance(shape, str) or (not hasattr(shape, "__iter__") and not hasattr(shape, "__index__")):
+        raise TypeError(f"shape must be an integer or a tuple of integers, got {shape!r}")
+    lengths = tuple(map(operator.index, shape if hasattr(shape, "__iter__") else (shape,)))
     array = backend_for(place).empty(lengths, as_dtype(dtype), place)
     array.fill(fill_value)
     return Tensor(array, requires_grad=requires_grad)
@@ -61,6 +65,9 @@ def arange(
     """``start, start + step, …`` below ``stop``; int64 of Python integers, float32 where one of them is a float."""
     if stop is None:
         start, stop = 0, start
+    for name, value in (("start", start), ("stop", stop), ("step", step)):
+        if not isinstance(value, numbers.Real):
+            raise TypeError(f"arange: {name} must be a number, got {value!r}")
     if dtype is None:
         dtype = "float32" if any(isinstance(value, float) for value in (start, stop, step)) else "int64"
     return tensor(backend_for("cpu").xp.arange(start, stop, step, dtype), device=device)

@@ -29,8 +29,8 @@ def _module(*values: Any) -> Any:
 # -- arithmetic ---------------------------------------------------------------------------------------------------
 
 
-add = binary_op("add", "x + y", operator.add, lambda dz: dz, lambda dz: dz, saves=False)
-subtract = binary_op("subtract", "x - y", operator.sub, lambda dz: dz, lambda dz: -dz, saves=False)
+add = binary_op("add", "x + y", operator.add, lambda dz, x, y: dz, lambda dz, x, y: dz, saves=False)
+subtract = binary_op("subtract", "x - y", operator.sub, lambda dz, x, y: dz, lambda dz, x, y: -dz, saves=False)
 multiply = binary_op("multiply", "x * y", operator.mul, lambda dz, x, y: dz * y, lambda dz, x, y: dz * x)
 divide = binary_op("divide", "x / y", operator.truediv, lambda dz, x, y: dz / y, lambda dz, x, y: -dz * (x / y) / y)
 
@@ -216,10 +216,21 @@ ceil = _function("ceil", "the next integer above")
 trunc = _function("trunc", "the next integer towards 0")
 rint = _function("rint", "the nearest integer, halves to even")
 
+
+@op
+def _round(x: Array, decimals: int) -> Any:
+    return backend_of(x).xp.round(x, decimals), lambda dy: (dy * 0,)
+
+
+def round(x: Any, decimals: int = 0) -> Tensor:
+    """``x`` to ``decimals`` places after the point, halves to even, elementwise; negative ones count before it."""
+    decimals = operator.index(decimals)
+    return _round(x, decimals) if decimals else rint(x)
+
+
 # The array API's other spellings.
 abs = absolute
 pow = power
-round = rint
 asin, acos, atan, asinh, acosh, atanh = arcsin, arccos, arctan, arcsinh, arccosh, arctanh
 
 

@@ -64,7 +64,7 @@ for _method in _METHODS:
 
 _T.flatten = shape.ravel
 _T.abs = elementwise.absolute
-_T.round = elementwise.rint
+_T.round = elementwise.round
 
 
 def _reshape(self: Tensor, *lengths: Any) -> Tensor:
@@ -97,6 +97,7 @@ _FUNCTIONS: dict[str, Any] = {
 
 
 _FUNCTIONS["invert"] = elementwise.bitwise_invert
+_FUNCTIONS["around"] = elementwise.round
 
 
 def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:

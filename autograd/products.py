@@ -12,7 +12,8 @@ from .broadcast import unbroadcast
 from .elementwise import multiply
 from .reduction import sum
 from .shape import permute_dims, reshape
-from .tape import op
+from .tape import op, require_arrays
+from .tensor import Tensor
 
 
 @op
@@ -31,20 +32,20 @@ def matmul(x: Array, y: Array) -> Any:
     xs, ys, xt, yt = x.shape, y.shape, x.dtype, y.dtype
     a = x[None, :] if x.ndim == 1 else x  # (…, M, K)
     b = y[:, None] if y.ndim == 1 else y  # (…, K, N)
-    z = _product(a, b)
+    z = backend.matmul(a, b)
 
     def widened(dy: Array) -> Array:  # the gradient with the axes that a vector operand took away
         g = dy[..., None] if len(ys) == 1 else dy
         return g[..., None, :] if len(xs) == 1 else g
 
     def dx(dy: Array, out: Any) -> Array:
-        return unbroadcast(_product(widened(dy), b.swapaxes(-1, -2)), a.shape, xt).reshape(xs)
+        return unbroadcast(backend.matmul(widened(dy), b.swapaxes(-1, -2)), a.shape, xt).reshape(xs)
 
     def dy_(dy: Array, out: Any) -> Array:
         g = widened(dy)
         if b.ndim == 2 and a.ndim > 2:  # one matrix for a whole stack: its gradient is one product
             return backend.gemm(_as_matrix(a).T, _as_matrix(g)).reshape(ys).astype(yt)
-        return unbroadcast(_product(a.swapaxes(-1, -2), g), b.shape, yt).reshape(ys)
+        return unbroadcast(backend.matmul(a.swapaxes(-1, -2), g), b.shape, yt).reshape(ys)
 
     if len(ys) == 1:
         z = z[..., 0]
@@ -58,16 +59,10 @@ def _as_matrix(a: Array) -> Array:
     return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
 
-def _product(a: Array, b: Array) -> Array:
-    """A stack of products; a stack times one matrix is done as one large product."""
-    backend = backend_of(a)
-    if b.ndim == 2:
-        return backend.gemm(_as_matrix(a), b).reshape(*a.shape[:-1], b.shape[-1])
-    return backend.xp.matmul(a, b)
-
-
 def dot(x: Any, y: Any) -> Any:
     """``x @ y`` of vectors and matrices, ``x * y`` where one is 0-d, as NumPy's."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        require_arrays("dot", x=x, y=y)
     if x.ndim > 2 or y.ndim > 2:
         raise ValueError(f"dot: operands must have at most 2 dimensions, got shapes {x.shape}, {y.shape}; use matmul")
     return multiply(x, y) if x.ndim == 0 or y.ndim == 0 else matmul(x, y)
@@ -75,16 +70,22 @@ def dot(x: Any, y: Any) -> Any:
 
 def outer(x: Any, y: Any) -> Any:
     """``x[i] * y[j]`` of all values of both, ``(x.size, y.size)``."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        require_arrays("outer", x=x, y=y)
     return multiply(reshape(x, (-1, 1)), reshape(y, (1, -1)))
 
 
 def vecdot(x: Any, y: Any, axis: int = -1) -> Any:
     """The sum of products along one axis; the other axes broadcast."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        require_arrays("vecdot", x=x, y=y)
     return sum(multiply(x, y), axis)
 
 
 def tensordot(x: Any, y: Any, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Any:
     """The sum over pairs of axes: x's last ``axes`` with y's first, or x's ``axes[0]`` with y's ``axes[1]``."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        require_arrays("tensordot", x=x, y=y)
     if isinstance(axes, int):
         xs, ys = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
     else:
@@ -107,6 +108,8 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     Raises:
         ValueError: the subscripts do not fit the operands.
     """
+    if not isinstance(subscripts, str):
+        raise TypeError(f"einsum: subscripts must be text such as 'ij,jk->ik', got {subscripts!r}")
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     terms = inputs.split(",")
     if not arrow:
@@ -114,7 +117,9 @@ def einsum(subscripts: str, *operands: Any) -> Any:
         output = "".join(c for c in letters if inputs.count(c) == 1)
     if len(terms) != len(operands):
         raise ValueError(f"einsum: {subscripts!r} names {len(terms)} operands, got {len(operands)}")
-    for term, operand in zip(terms, operands, strict=True):
+    for i, (term, operand) in enumerate(zip(terms, operands, strict=True)):
+        if not isinstance(operand, Tensor):
+            require_arrays("einsum", **{f"operand {i + 1}": operand})
         if not term.isalpha() and term:
             raise ValueError(f"einsum: subscripts must be letters, got {term!r} in {subscripts!r}")
         if len(set(term)) != len(term):

@@ -52,12 +52,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 @op
-def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
-    """The mean squared distance from the mean over ``axis``; divides by ``n - correction``, NumPy's 0 by default.
-
-    Raises:
-        ValueError: there are no more than ``correction`` values (NumPy gives NaN).
-    """
+def _var(x: Array, axis: Axis, keepdims: bool, correction: float) -> Any:
     axes = all_axes(axis, x.ndim)
     shape = x.shape
     count = math.prod(shape[a] for a in axes)
@@ -74,9 +69,31 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
     return y.astype(dtype), lambda dy: ((centred * (dy.reshape(kept) * slope)).astype(dtype),)
 
 
-def std(x: Any, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
+def var(
+    x: Any, axis: Axis = None, keepdims: bool = False, correction: float | None = None, *, ddof: float | None = None
+) -> Tensor:
+    """The mean squared distance from the mean over ``axis``; divides by ``n - correction``, NumPy's 0 by default.
+
+    ``ddof`` is NumPy's other name of ``correction``.
+
+    Raises:
+        TypeError: both names are given.
+        ValueError: there are no more than ``correction`` values (NumPy gives NaN).
+    """
+    return _var(x, axis, keepdims, _correction("var", correction, ddof))
+
+
+def _correction(name: str, correction: float | None, ddof: float | None) -> float:
+    if correction is not None and ddof is not None:
+        raise TypeError(f"{name}: ddof is another name of correction, got correction={correction} and ddof={ddof}")
+    return next((value for value in (correction, ddof) if value is not None), 0)
+
+
+def std(
+    x: Any, axis: Axis = None, keepdims: bool = False, correction: float | None = None, *, ddof: float | None = None
+) -> Tensor:
     """The square root of :func:`var`."""
-    return sqrt(var(x, axis, keepdims, correction))
+    return sqrt(_var(x, axis, keepdims, _correction("std", correction, ddof)))
 
 
 @op

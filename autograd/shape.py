@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ from ..backend import Array, Device, backend_for, backend_of
 from ..backend import device as check_device
 from .axes import one_axis
 from .broadcast import unbroadcast
-from .tape import op
+from .tape import op, require_arrays
 from .tensor import Tensor
 
 
@@ -38,6 +39,8 @@ transpose = permute_dims
 
 def matrix_transpose(x: Any) -> Tensor:
     """The last two axes exchanged."""
+    if not isinstance(x, Tensor):
+        require_arrays("matrix_transpose", x=x)
     ndim = x.ndim
     if ndim < 2:
         raise ValueError(f"matrix_transpose: x must have at least 2 dimensions, got {ndim}")
@@ -46,6 +49,8 @@ def matrix_transpose(x: Any) -> Tensor:
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     """Two axes exchanged."""
+    if not isinstance(x, Tensor):
+        require_arrays("swapaxes", x=x)
     axes = list(range(x.ndim))
     i, j = one_axis(axis1, x.ndim), one_axis(axis2, x.ndim)
     axes[i], axes[j] = j, i
@@ -54,6 +59,8 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
 
 def moveaxis(x: Any, source: int, destination: int) -> Tensor:
     """One axis moved to another place, the others in their order."""
+    if not isinstance(x, Tensor):
+        require_arrays("moveaxis", x=x)
     axes = list(range(x.ndim))
     axes.insert(one_axis(destination, x.ndim), axes.pop(one_axis(source, x.ndim)))
     return permute_dims(x, tuple(axes))
@@ -149,8 +156,7 @@ def _concat(axis: int, *arrays: Array) -> Any:
 
 def concat(tensors: Sequence[Any], axis: int | None = 0) -> Tensor:
     """Tensors one after another along an axis they have; ``axis=None`` puts all values in one row."""
-    if len(tensors) == 0:
-        raise ValueError("concat: tensors must hold at least one tensor, got none")
+    _check_sequence("concat", tensors)
     if axis is None:
         return _concat(0, *(ravel(t) for t in tensors))
     return _concat(axis, *tensors)
@@ -159,10 +165,19 @@ def concat(tensors: Sequence[Any], axis: int | None = 0) -> Tensor:
 concatenate = concat
 
 
+def _check_sequence(caller: str, tensors: Sequence[Any]) -> None:
+    if isinstance(tensors, str) or not hasattr(tensors, "__len__"):
+        raise TypeError(f"{caller}: tensors must be a list of tensors or arrays, got {type(tensors).__name__}")
+    if len(tensors) == 0:
+        raise ValueError(f"{caller}: tensors must hold at least one tensor, got none")
+    for i, t in enumerate(tensors):
+        if not isinstance(t, Tensor):
+            require_arrays(caller, **{f"tensors[{i}]": t})
+
+
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape one after another along a new axis."""
-    if len(tensors) == 0:
-        raise ValueError("stack: tensors must hold at least one tensor, got none")
+    _check_sequence("stack", tensors)
     shapes = {tuple(t.shape) for t in tensors}
     if len(shapes) > 1:
         raise ValueError(f"stack: all tensors must have one shape, got {sorted(shapes)}")
@@ -188,6 +203,8 @@ def _split(x: Array, ends: tuple[int, ...], axis: int) -> Any:
 
 def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
     """Cut along ``axis`` into ``sections`` equal parts, or at the given places."""
+    if not isinstance(x, Tensor):
+        require_arrays("split", x=x)
     axis = one_axis(axis, x.ndim)
     length = x.shape[axis]
     if isinstance(sections, int):
@@ -195,7 +212,9 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
             raise ValueError(f"split: sections must divide the axis, got sections={sections}, length {length}")
         step = length // sections
         return _split(x, tuple(range(step, length, step)) if step else (0,) * (sections - 1), axis)
-    return _split(x, tuple(sections), axis)
+    if isinstance(sections, str) or not hasattr(sections, "__iter__"):
+        raise TypeError(f"split: sections must be an integer or a list of places, got {sections!r}")
+    return _split(x, tuple(map(operator.index, sections)), axis)
 
 
 @op

@@ -256,7 +256,10 @@ def wrap(data: Array, edge: Any) -> Tensor:
 
 def is_floating(dtype: Any) -> bool:
     """Whether a dtype is real floating, bfloat16 included (whose NumPy kind is 'V')."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    try:
+        return dtype.kind == "f" or dtype.name == "bfloat16"
+    except AttributeError:
+        raise TypeError(f"is_floating: dtype must be a dtype, such as x.dtype, got {dtype!r}") from None
 
 
 def tensor(data: Any, *, dtype: Any = None, device: str | Device | None = None, requires_grad: bool = False) -> Tensor:

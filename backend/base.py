@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import product, zip_longest
 from typing import Any
 
 from .device import Device
+from .dtypes import is_half
 
 Array = Any  # numpy.ndarray, cupy.ndarray, or an array type of a registered backend
 
@@ -16,6 +19,22 @@ class DeviceUnavailableError(RuntimeError):
 
 class MixedDevicesError(ValueError):
     """Arrays of two devices met in one operation; the message names both."""
+
+
+def stacked_shape(a: Array, b: Array) -> tuple[int, ...]:
+    """The leading axes of the product of two stacks of matrices, broadcast as NumPy does.
+
+    Raises:
+        ValueError: the operands are not stacks of matrices that fit.
+    """
+    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"matmul: shapes must be (..., M, K) and (..., K, N), got {a.shape} and {b.shape}")
+    lengths = []
+    for m, n in zip_longest(reversed(a.shape[:-2]), reversed(b.shape[:-2]), fillvalue=1):
+        if m != n and 1 not in (m, n):
+            raise ValueError(f"matmul: leading axes must broadcast, got shapes {a.shape} and {b.shape}")
+        lengths.append(n if m == 1 else m)
+    return tuple(reversed(lengths))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +121,26 @@ class Backend:
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The matrix product ``a @ b`` of 2-D arrays, ``(M, K) @ (K, N) -> (M, N)``, the one door for all products."""
         raise NotImplementedError
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """The products of stacks of matrices, ``(..., M, K) @ (..., K, N) -> (..., M, N)``; leading axes broadcast.
+
+        A stack times one matrix is one large :meth:`gemm`. Stacks of 16-bit floats are done matrix by matrix: NumPy
+        gives bfloat16 products as float32, CuPy (14.2) copies float16 to float32 and refuses bfloat16.
+        """
+        if b.ndim == 2:  # not -1: an empty array fits every number of rows
+            rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+            return self.gemm(rows, b).reshape(*a.shape[:-1], b.shape[-1])
+        dtype = self.xp.result_type(a.dtype, b.dtype)
+        if not is_half(dtype):
+            return self.xp.matmul(a, b)
+        stack = stacked_shape(a, b)
+        lefts = self.xp.broadcast_to(a, (*stack, *a.shape[-2:]))
+        rights = self.xp.broadcast_to(b, (*stack, *b.shape[-2:]))
+        out = self.empty((*stack, a.shape[-2], b.shape[-1]), dtype, self.device_of(a))
+        for index in product(*map(range, stack)):
+            self.gemm(lefts[index], rights[index], out[index])
+        return out
 
     def sum_rows(self, a: Array, out: Array | None = None) -> Array:
         """The sum over axis 0 of a 2-D array, ``(N, D) -> (D,)``: the gradient of a bias; 16-bit floats in float32."""

@@ -5,12 +5,14 @@ Written against CuPy 14.2 and its documentation; not yet run on hardware.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from .base import Array, Backend, DeviceUnavailableError, MemoryFigures
+from .cublaslt import CublasLt, CublasLtUnsupportedError, load_library
 from .device import Device
 
 _INSTALL = "install one of them: pip install 'lamella[cuda12]' or pip install 'lamella[cuda13]', to match the driver"
@@ -19,14 +21,18 @@ _INSTALL = "install one of them: pip install 'lamella[cuda12]' or pip install 'l
 class CupyBackend(Backend):
     """Arrays in device memory, one compute stream, kernels compiled by NVRTC at first use.
 
+    Args:
+        use_cublaslt: do matrix products by :mod:`.cublaslt` where it can, by CuPy elsewhere. Unproven: the binding has
+            not yet run on hardware, so it is not the default.
     Raises:
+        CublasLtError: ``use_cublaslt`` was asked for, and the library is missing or of another CUDA version.
         DeviceUnavailableError: CuPy is missing, or there is no driver, no device or no NVRTC; says which.
     """
 
     name = "cuda"
     runs_cuda = True
 
-    def __init__(self) -> None:
+    def __init__(self, use_cublaslt: bool = False) -> None:
         if find_spec("cupy") is None:
             raise DeviceUnavailableError(f"no CUDA device can be used: CuPy is not installed; {_INSTALL}")
         try:
@@ -50,6 +56,9 @@ class CupyBackend(Backend):
         self.array_types = (cupy.ndarray,)
         self._cupyx = cupyx
         self._devices = tuple(Device("cuda", index) for index in range(count))
+        self.cublaslt: CublasLt | None = None
+        if use_cublaslt:
+            self.cublaslt = CublasLt(cupy, load_library(cupy.cuda.runtime.runtimeGetVersion() // 1000))
 
     def devices(self) -> tuple[Device, ...]:
         return self._devices
@@ -103,7 +112,16 @@ class CupyBackend(Backend):
         return array.get()
 
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        if self.cublaslt is not None:
+            with suppress(CublasLtUnsupportedError):
+                return self.cublaslt.matmul(a, b, out)
         return self.xp.matmul(a, b, out=out)
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        if self.cublaslt is not None and b.ndim > 2:
+            with suppress(CublasLtUnsupportedError):
+                return self.cublaslt.matmul(a, b)
+        return super().matmul(a, b)
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         self._cupyx.scatter_add(target, index, values)

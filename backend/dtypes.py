@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 
 
+def is_half(dtype: Any) -> bool:
+    """Whether a dtype is a 16-bit float: float16, or ml_dtypes' bfloat16, whose kind is "V"."""
+    return dtype.itemsize == 2 and dtype.kind in "fV"
+
+
 def as_dtype(name: Any) -> Any:
     """A NumPy dtype from anything NumPy takes, or from ``"bfloat16"``, which it knows once ml_dtypes is imported.
 

@@ -10,6 +10,7 @@ import numpy as np
 from .base import Array, Backend, MemoryFigures
 from .buffers import BufferPool
 from .device import Device
+from .dtypes import is_half
 from .threads import parallel
 
 _DEVICE = Device("cpu")
@@ -67,6 +68,12 @@ class NumpyBackend(Backend):
 
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         (rows, inner), columns = a.shape, b.shape[1]
+        if is_half(a.dtype) and a.dtype == b.dtype:  # NumPy adds one element at a time; BLAS does not know 16 bits
+            wide = self.gemm(a.astype(np.float32), b.astype(np.float32))
+            if out is None:
+                return wide.astype(a.dtype)
+            out[...] = wide
+            return out
         work = rows * inner * columns
         if work < _BLAS_SPLITS:
             return np.dot(a, b, out)
@@ -80,6 +87,11 @@ class NumpyBackend(Backend):
         else:
             parallel(lambda start, stop: np.matmul(a, b[:, start:stop], out=out[:, start:stop]), columns, grain)
         return out
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        if b.ndim > 2 and is_half(dtype := np.result_type(a, b)):
+            return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(dtype)
+        return super().matmul(a, b)
 
     def sum_rows(self, a: Array, out: Array | None = None) -> Array:
         if a.dtype.itemsize == 2:

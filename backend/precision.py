@@ -14,7 +14,8 @@ class precision:  # a context manager reads as a word
 
     ``"float32"`` is the default: IEEE products, fast algorithms with a stated error bound allowed. ``"tf32"`` permits
     tensor cores to round the factors to 10 bits of mantissa. ``"strict"`` forbids algorithms that trade accuracy for
-    speed. So far every product is an IEEE product by the plain algorithm: nothing uses a permission yet.
+    speed. So far every product is an IEEE product by the plain algorithm; the one thing that uses a permission is the
+    cuBLASLt binding, which is not the default.
     """
 
     def __init__(self, choice: str) -> None:

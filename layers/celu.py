@@ -9,6 +9,7 @@ from ..autograd import Tensor, op
 from ..backend import Array
 from ._elementwise import activation
 from .module import Module
+from .real import real
 
 
 @op
@@ -37,9 +38,9 @@ class CELU(Module):
     """``x`` where ``x > 0``, else ``alpha * (exp(x / alpha) - 1)``, elementwise."""
 
     def __init__(self, alpha: float = 1.0) -> None:
-        if not alpha > 0:
+        self.alpha = real("CELU", "alpha", alpha)
+        if not self.alpha > 0:
             raise ValueError(f"CELU: alpha must be greater than 0, got {alpha}")
-        self.alpha = alpha
 
     def forward(self, x: Any) -> Tensor:
         return celu(x, self.alpha)

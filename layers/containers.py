@@ -132,7 +132,7 @@ class ModuleDict(Module):
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         self._by_name: dict[str, Module] = {}
-        self.update(modules or {})
+        self.update({} if modules is None else modules)
 
     def _members(self) -> Iterator[tuple[str, Any]]:
         for name, value in super()._members():
@@ -140,6 +140,8 @@ class ModuleDict(Module):
 
     def update(self, modules: Mapping[str, Module]) -> None:
         """Put in modules by name; those of the same name are replaced."""
+        if not isinstance(modules, Mapping):
+            raise TypeError(f"ModuleDict: modules must be a mapping of names to modules, got {modules!r}")
         for name, module in modules.items():
             self[name] = module
 

@@ -8,6 +8,7 @@ from ..autograd import Tensor, op
 from ..backend import Array, backend_of
 from .labels import check_signs
 from .module import Module
+from .real import real
 from .reduction import Loss, check_reduction, matched, narrowed, reduce_losses, widened
 
 _EPS = 1e-12  # added to the squared lengths in cosine_embedding_loss; PyTorch's choice
@@ -105,7 +106,7 @@ class CosineSimilarity(Module):
 
     def __init__(self, axis: int = 1, eps: float = 1e-8) -> None:
         self.axis = axis
-        self.eps = eps
+        self.eps = real("CosineSimilarity", "eps", eps)
 
     def forward(self, x1: Any, x2: Any) -> Tensor:
         return cosine_similarity(x1, x2, self.axis, self.eps)
@@ -119,7 +120,7 @@ class CosineEmbeddingLoss(Loss):
 
     def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.margin = margin
+        self.margin = real("CosineEmbeddingLoss", "margin", margin)
 
     def forward(self, input1: Any, input2: Any, targets: Any) -> Tensor:
         return cosine_embedding_loss(input1, input2, targets, self.margin, self.reduction)

@@ -8,6 +8,7 @@ from ..autograd import Tensor, is_recording, op
 from ..backend import Array, Backend, backend_of
 from ..kernels.cross_entropy_numpy import cross_entropy_rows
 from .labels import check_class_weight, weigh_labels
+from .real import real
 from .reduction import Loss, check_floating, check_reduction, constant, narrowed, quiet, reduce_losses, widened
 
 
@@ -216,7 +217,7 @@ class CrossEntropyLoss(Loss):
         super().__init__(reduction)
         self.weight = constant(weight)
         self.ignore_index = ignore_index
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = real("CrossEntropyLoss", "label_smoothing", label_smoothing)
 
     def forward(self, logits: Any, labels: Any) -> Tensor:
         return cross_entropy(

@@ -5,28 +5,31 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..autograd import is_floating
+from ..autograd import Tensor, is_floating
+from ..autograd.tape import require_arrays
 from ..backend import Array, Generator, as_generator, backend_of, random_bits
 from .module import Module
 
 
 def check_dropping(name: str, x: Any, p: Any) -> float:
     """The probability as a float, or an error that says what is wrong with it or with ``x``."""
+    if not isinstance(x, Tensor):
+        require_arrays(name, x=x)
     if not is_floating(x.dtype):
         raise TypeError(f"{name}: x must be floating, got {x.dtype}")
     return check_probability(name, p)
 
 
-def check_probability(name: str, p: Any) -> float:
+def check_probability(name: str, p: Any, argument: str = "p") -> float:
     """``p`` as a float in [0, 1]."""
     try:
         value = float(p)
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: p must be a number in [0, 1], got {p!r}") from None
+        raise TypeError(f"{name}: {argument} must be a number in [0, 1], got {p!r}") from None
     if isinstance(p, str):
-        raise TypeError(f"{name}: p must be a number in [0, 1], got {p!r}")
+        raise TypeError(f"{name}: {argument} must be a number in [0, 1], got {p!r}")
     if not 0 <= value <= 1:
-        raise ValueError(f"{name}: p must be in [0, 1], got {p}")
+        raise ValueError(f"{name}: {argument} must be in [0, 1], got {p}")
     return value
 
 

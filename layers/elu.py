@@ -10,6 +10,7 @@ from ..autograd import Tensor, op
 from ..backend import Array
 from ._elementwise import activation
 from .module import Module
+from .real import real
 
 
 @op
@@ -46,7 +47,7 @@ class ELU(Module):
     """``x`` where ``x > 0``, else ``alpha * (exp(x) - 1)``, elementwise."""
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = alpha
+        self.alpha = real("ELU", "alpha", alpha)
 
     def forward(self, x: Any) -> Tensor:
         return elu(x, self.alpha)

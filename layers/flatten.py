@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 from ..autograd import Tensor
+from ..autograd.tape import require_arrays
 from .module import Module
 
 
@@ -15,11 +17,12 @@ def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Tensor:
     Raises:
         ValueError: an axis is out of range, or the end stands before the start.
     """
-    shape = tuple(x.shape)
+    x = _tensor("flatten", x)
+    shape = x.shape
     start, end = _axis("flatten", "start_axis", start_axis, shape), _axis("flatten", "end_axis", end_axis, shape)
     if end < start:
         raise ValueError(f"flatten: end_axis must not stand before start_axis, got {end_axis} and {start_axis}")
-    return _tensor(x).reshape(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+    return x.reshape(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
 
 
 class Flatten(Module):
@@ -30,7 +33,8 @@ class Flatten(Module):
     """
 
     def __init__(self, start_axis: int = 1, end_axis: int = -1) -> None:
-        self.start_axis, self.end_axis = start_axis, end_axis
+        self.start_axis = _integer("Flatten", "start_axis", start_axis)
+        self.end_axis = _integer("Flatten", "end_axis", end_axis)
 
     def forward(self, x: Any) -> Tensor:
         return flatten(x, self.start_axis, self.end_axis)
@@ -45,7 +49,8 @@ def unflatten(x: Any, axis: int, unflattened_size: tuple[int, ...]) -> Tensor:
     Raises:
         ValueError: the lengths do not multiply to that of the axis.
     """
-    shape, sizes = tuple(x.shape), tuple(unflattened_size)
+    x, sizes = _tensor("unflatten", x), _sizes("unflatten", unflattened_size)
+    shape = x.shape
     at = _axis("unflatten", "axis", axis, shape)
     known = math.prod(size for size in sizes if size != -1)
     found = sizes
@@ -55,7 +60,7 @@ def unflatten(x: Any, axis: int, unflattened_size: tuple[int, ...]) -> Tensor:
         raise ValueError(
             f"unflatten: unflattened_size must multiply to the {shape[at]} values of axis {axis}, got {sizes}"
         )
-    return _tensor(x).reshape(*shape[:at], *found, *shape[at + 1 :])
+    return x.reshape(*shape[:at], *found, *shape[at + 1 :])
 
 
 class Unflatten(Module):
@@ -67,7 +72,8 @@ class Unflatten(Module):
     """
 
     def __init__(self, axis: int, unflattened_size: tuple[int, ...]) -> None:
-        self.axis, self.unflattened_size = axis, tuple(unflattened_size)
+        self.axis = _integer("Unflatten", "axis", axis)
+        self.unflattened_size = _sizes("Unflatten", unflattened_size)
 
     def forward(self, x: Any) -> Tensor:
         return unflatten(x, self.axis, self.unflattened_size)
@@ -77,11 +83,27 @@ class Unflatten(Module):
 
 
 def _axis(function: str, name: str, axis: int, shape: tuple[int, ...]) -> int:
-    ndim = len(shape)
+    ndim, axis = len(shape), _integer(function, name, axis)
     if not -ndim <= axis < ndim:
         raise ValueError(f"{function}: {name} must be in {-ndim} … {ndim - 1} for shape {shape}, got {axis}")
     return axis % ndim
 
 
-def _tensor(x: Any) -> Tensor:
-    return x if isinstance(x, Tensor) else Tensor(x)
+def _integer(owner: str, name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{owner}: {name} must be an integer, got {value!r}") from None
+
+
+def _sizes(owner: str, sizes: Any) -> tuple[int, ...]:
+    if isinstance(sizes, str) or not hasattr(sizes, "__iter__"):
+        raise TypeError(f"{owner}: unflattened_size must be a tuple of lengths, got {sizes!r}")
+    return tuple(_integer(owner, "a length in unflattened_size", size) for size in sizes)
+
+
+def _tensor(function: str, x: Any) -> Tensor:
+    if isinstance(x, Tensor):
+        return x
+    require_arrays(function, x=x)
+    return Tensor(x)

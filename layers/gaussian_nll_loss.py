@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array, backend_of
+from .real import real
 from .reduction import Loss, check_reduction, matched, narrowed, reduce_losses, widened
 
 
@@ -85,7 +86,7 @@ class GaussianNLLLoss(Loss):
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.full = full
-        self.eps = eps
+        self.eps = real("GaussianNLLLoss", "eps", eps)
 
     def forward(self, prediction: Any, targets: Any, var: Any) -> Tensor:
         return gaussian_nll_loss(prediction, targets, var, self.full, self.eps, self.reduction)

@@ -7,6 +7,7 @@ from typing import Any
 from ..autograd import Tensor, add
 from ..backend import Generator, as_generator
 from .module import Module
+from .real import real
 
 
 class GaussianNoise(Module):
@@ -19,9 +20,9 @@ class GaussianNoise(Module):
     """
 
     def __init__(self, std: float = 0.1, *, rng: Generator | None = None) -> None:
-        if not std >= 0:
+        self.std = real("GaussianNoise", "std", std)
+        if not self.std >= 0:
             raise ValueError(f"GaussianNoise: std must be at least 0, got {std}")
-        self.std = std
         self.rng = as_generator("GaussianNoise", rng)
 
     def forward(self, x: Any) -> Any:

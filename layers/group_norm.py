@@ -8,7 +8,9 @@ from .. import kernels
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array
 from . import init
+from .lengths import length
 from .module import Module
+from .real import real
 
 
 @op
@@ -50,12 +52,15 @@ class GroupNorm(Module):
     bias: Parameter | None
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+        num_groups = length("GroupNorm", "num_groups", num_groups)
+        num_channels = length("GroupNorm", "num_channels", num_channels)
         if num_groups < 1 or num_channels < 1 or num_channels % num_groups:
             raise ValueError(
                 f"GroupNorm: num_channels must be a positive multiple of num_groups, "
                 f"got num_channels={num_channels}, num_groups={num_groups}"
             )
-        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.num_groups, self.num_channels = num_groups, num_channels
+        self.eps = real("GroupNorm", "eps", eps)
         self.weight = Parameter(init.ones((num_channels,))) if affine else None
         self.bias = Parameter(init.zeros((num_channels,))) if affine else None
 

@@ -8,6 +8,7 @@ from ..autograd import Tensor, op
 from ..backend import Array
 from ._elementwise import activation
 from .module import Module
+from .real import real
 
 
 @op
@@ -34,8 +35,8 @@ class Hardshrink(Module):
     """``x`` where ``|x| > lambd``, else 0, elementwise."""
 
     def __init__(self, lambd: float = 0.5) -> None:
-        _check("Hardshrink", lambd)
-        self.lambd = lambd
+        self.lambd = real("Hardshrink", "lambd", lambd)
+        _check("Hardshrink", self.lambd)
 
     def forward(self, x: Any) -> Tensor:
         return hardshrink(x, self.lambd)

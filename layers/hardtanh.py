@@ -9,6 +9,7 @@ from ..autograd import Tensor, op
 from ..backend import Array
 from ._elementwise import activation
 from .module import Module
+from .real import real
 
 
 @op
@@ -38,9 +39,9 @@ class Hardtanh(Module):
     """``min(max(x, min_val), max_val)``, elementwise."""
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        self.min_val = real("Hardtanh", "min_val", min_val)
+        self.max_val = real("Hardtanh", "max_val", max_val)
         _check("Hardtanh", min_val, max_val)
-        self.min_val = min_val
-        self.max_val = max_val
 
     def forward(self, x: Any) -> Tensor:
         return hardtanh(x, self.min_val, self.max_val)

@@ -8,6 +8,7 @@ from ..autograd import Tensor, op
 from ..backend import Array, backend_of
 from .binary_cross_entropy import softplus_of_both_signs
 from .labels import check_signs
+from .real import real
 from .reduction import Loss, check_floating, check_reduction, quiet, reduce_losses, widened
 
 
@@ -111,7 +112,7 @@ class HingeEmbeddingLoss(Loss):
 
     def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.margin = margin
+        self.margin = real("HingeEmbeddingLoss", "margin", margin)
 
     def forward(self, prediction: Any, targets: Any) -> Tensor:
         return hinge_embedding_loss(prediction, targets, self.margin, self.reduction)

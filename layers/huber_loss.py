@@ -7,6 +7,7 @@ from typing import Any
 from ..autograd import Tensor, op
 from ..backend import Array, backend_of
 from .l1_loss import l1_loss
+from .real import real
 from .reduction import Loss, check_reduction, check_weight, matched, reduce_losses
 
 
@@ -73,7 +74,7 @@ class HuberLoss(Loss):
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction)
-        self.delta = delta
+        self.delta = real("HuberLoss", "delta", delta)
 
     def forward(self, prediction: Any, targets: Any) -> Tensor:
         return huber_loss(prediction, targets, self.reduction, self.delta)
@@ -84,7 +85,7 @@ class SmoothL1Loss(Loss):
 
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(reduction)
-        self.beta = beta
+        self.beta = real("SmoothL1Loss", "beta", beta)
 
     def forward(self, prediction: Any, targets: Any) -> Tensor:
         return smooth_l1_loss(prediction, targets, self.reduction, self.beta)

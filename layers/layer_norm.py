@@ -10,6 +10,7 @@ from ..autograd import Parameter, Tensor, op
 from ..backend import Array
 from . import init
 from .module import Module
+from .real import real
 
 
 @op
@@ -78,7 +79,7 @@ class LayerNorm(Module):
         bias: bool = True,
     ) -> None:
         self.normalized_shape = as_shape("LayerNorm", normalized_shape)
-        self.eps = eps
+        self.eps = real("LayerNorm", "eps", eps)
         self.weight = Parameter(init.ones(self.normalized_shape)) if elementwise_affine else None
         self.bias = Parameter(init.zeros(self.normalized_shape)) if elementwise_affine and bias else None
 

@@ -8,6 +8,7 @@ from ..autograd import Tensor, op
 from ..backend import Array
 from ._elementwise import activation
 from .module import Module
+from .real import real
 
 
 @op
@@ -40,7 +41,7 @@ class LeakyReLU(Module):
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = negative_slope
+        self.negative_slope = real("LeakyReLU", "negative_slope", negative_slope)
 
     def forward(self, x: Any) -> Tensor:
         return leaky_relu(x, self.negative_slope)

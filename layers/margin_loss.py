@@ -7,6 +7,8 @@ from typing import Any
 from ..autograd import Tensor, op
 from ..backend import Array, backend_of
 from .labels import check_class_weight, check_labels, check_signs
+from .lengths import length
+from .real import real
 from .reduction import Loss, check_floating, check_reduction, constant, matched, reduce_losses, widened
 
 
@@ -95,7 +97,7 @@ class MarginRankingLoss(Loss):
 
     def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.margin = margin
+        self.margin = real("MarginRankingLoss", "margin", margin)
 
     def forward(self, input1: Any, input2: Any, targets: Any) -> Tensor:
         return margin_ranking_loss(input1, input2, targets, self.margin, self.reduction)
@@ -106,8 +108,8 @@ class MultiMarginLoss(Loss):
 
     def __init__(self, p: int = 1, margin: float = 1.0, weight: Any = None, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.p = p
-        self.margin = margin
+        self.p = length("MultiMarginLoss", "p", p, 1)
+        self.margin = real("MultiMarginLoss", "margin", margin)
         self.weight = constant(weight)
 
     def forward(self, logits: Any, labels: Any) -> Tensor:

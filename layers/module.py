@@ -237,6 +237,8 @@ class Module:
             ValueError: a value has another shape, or one parameter gets two different values.
             TypeError: a value is no array, or not of a fitting dtype.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: state must be a mapping of names to arrays, got {type(state).__name__}")
         own = dict(self._named_state())
         given = {id(tensor): name for name, tensor in own.items() if name in state}
         missing = [name for name, tensor in own.items() if id(tensor) not in given]

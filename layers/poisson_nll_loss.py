@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array, backend_of
+from .real import real
 from .reduction import Loss, check_reduction, matched, quiet, reduce_losses
 
 
@@ -58,7 +59,7 @@ class PoissonNLLLoss(Loss):
         super().__init__(reduction)
         self.log_input = log_input
         self.full = full
-        self.eps = eps
+        self.eps = real("PoissonNLLLoss", "eps", eps)
 
     def forward(self, prediction: Any, targets: Any) -> Tensor:
         return poisson_nll_loss(prediction, targets, self.log_input, self.full, self.eps, self.reduction)

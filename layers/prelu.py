@@ -10,6 +10,7 @@ from ..backend import Array, backend_of
 from ..kernels.elementwise import over_rows
 from ._elementwise import check_floating
 from .module import Module
+from .real import real
 
 
 @op
@@ -85,7 +86,7 @@ class PReLU(Module):
             raise TypeError(f"PReLU: num_parameters must be an int, got {num_parameters!r}")
         if num_parameters < 1:
             raise ValueError(f"PReLU: num_parameters must be at least 1, got {num_parameters}")
-        self.weight = Parameter(tensor([init] * num_parameters, dtype="float32").data)
+        self.weight = Parameter(tensor([real("PReLU", "init", init)] * num_parameters, dtype="float32").data)
 
     def forward(self, x: Any) -> Tensor:
         return prelu(x, self.weight)

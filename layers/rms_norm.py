@@ -11,6 +11,7 @@ from ..backend import Array
 from . import init
 from .layer_norm import as_shape
 from .module import Module
+from .real import real
 
 
 @op
@@ -64,7 +65,7 @@ class RMSNorm(Module):
         self, normalized_shape: int | tuple[int, ...], eps: float | None = None, elementwise_affine: bool = True
     ) -> None:
         self.normalized_shape = as_shape("RMSNorm", normalized_shape)
-        self.eps = eps
+        self.eps = None if eps is None else real("RMSNorm", "eps", eps)
         self.weight = Parameter(init.ones(self.normalized_shape)) if elementwise_affine else None
 
     def forward(self, x: Any) -> Tensor:

@@ -9,6 +9,7 @@ from ..autograd import Tensor, op
 from ..backend import Array
 from ._elementwise import activation
 from .module import Module
+from .real import real
 
 
 @op
@@ -50,10 +51,10 @@ class Softplus(Module):
     """``log(1 + exp(beta x)) / beta``, elementwise, and ``x`` itself where ``beta x > threshold``."""
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
-        if beta == 0:
+        self.beta = real("Softplus", "beta", beta)
+        self.threshold = real("Softplus", "threshold", threshold)
+        if self.beta == 0:
             raise ValueError("Softplus: beta must not be 0")
-        self.beta = beta
-        self.threshold = threshold
 
     def forward(self, x: Any) -> Tensor:
         return softplus(x, self.beta, self.threshold)

@@ -8,6 +8,7 @@ from ..autograd import Tensor, op
 from ..backend import Array
 from ._elementwise import activation
 from .module import Module
+from .real import real
 
 
 @op
@@ -33,8 +34,8 @@ class Softshrink(Module):
     """``x - lambd`` above ``lambd``, ``x + lambd`` below ``-lambd``, else 0, elementwise."""
 
     def __init__(self, lambd: float = 0.5) -> None:
-        _check("Softshrink", lambd)
-        self.lambd = lambd
+        self.lambd = real("Softshrink", "lambd", lambd)
+        _check("Softshrink", self.lambd)
 
     def forward(self, x: Any) -> Tensor:
         return softshrink(x, self.lambd)

@@ -11,6 +11,7 @@ from ..backend import Array
 from ..kernels.elementwise import elementwise
 from ._elementwise import activation
 from .module import Module
+from .real import real
 
 _HUGE = 1e30  # finite, and beyond every x that matters: no inf * 0
 
@@ -86,7 +87,7 @@ class Swish(Module):
     """
 
     def __init__(self, beta: float = 1.0) -> None:
-        self.beta = Parameter(tensor(beta, dtype="float32").data)
+        self.beta = Parameter(tensor(real("Swish", "beta", beta), dtype="float32").data)
 
     def forward(self, x: Any) -> Tensor:
         return swish(x, self.beta)

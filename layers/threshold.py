@@ -9,6 +9,7 @@ from ..autograd import Tensor, op
 from ..backend import Array
 from ._elementwise import activation
 from .module import Module
+from .real import real
 
 _HUGE = 1e38  # finite: no -inf * 0
 
@@ -34,7 +35,7 @@ class Threshold(Module):
     """``x`` where ``x > threshold``, else ``value``, elementwise."""
 
     def __init__(self, threshold: float, value: float) -> None:
-        self.threshold = threshold
+        self.threshold = real("Threshold", "threshold", threshold)
         self.value = value
 
     def forward(self, x: Any) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array, backend_of
+from .real import real
 from .reduction import Loss, check_reduction, matched, reduce_losses
 
 
@@ -100,9 +101,9 @@ class TripletMarginLoss(Loss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction)
-        self.margin = margin
-        self.p = p
-        self.eps = eps
+        self.margin = real("TripletMarginLoss", "margin", margin)
+        self.p = real("TripletMarginLoss", "p", p)
+        self.eps = real("TripletMarginLoss", "eps", eps)
         self.swap = swap
 
     def forward(self, anchor: Any, positive: Any, negative: Any) -> Tensor:

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from ..backend import Generator, as_generator
-from ..layers import Dropout, Linear, ReLU, Sequential
+from ..layers import Dropout, Linear, Module, ReLU, Sequential
+from ..layers.drop import check_probability
 
 
 def mlp(
@@ -30,7 +31,9 @@ def mlp(
     """
     if len(features) < 2:
         raise ValueError(f"mlp: features must be at least two lengths, input and output, got {features}")
-    rng = as_generator("mlp", rng)
+    if not callable(activation) or isinstance(activation, Module):
+        raise TypeError(f"mlp: activation must make a module, such as layers.Tanh, got {activation!r}")
+    dropout, rng = check_probability("mlp", dropout, "dropout"), as_generator("mlp", rng)
     modules: list[Any] = []
     for i, (before, after) in enumerate(pairwise(features)):
         modules.append(Linear(before, after, rng=rng))

@@ -11,5 +11,15 @@ from .backend import SimulatorBackend, simulator
 from .compare import assert_close
 from .errors import KernelError
 from .module import RawModule, run_kernel
+from .tensor_map import make_tensor_map
 
-__all__ = ["KernelError", "RawModule", "SimulatorArray", "SimulatorBackend", "assert_close", "run_kernel", "simulator"]
+__all__ = [
+    "KernelError",
+    "RawModule",
+    "SimulatorArray",
+    "SimulatorBackend",
+    "assert_close",
+    "make_tensor_map",
+    "run_kernel",
+    "simulator",
+]

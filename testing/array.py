@@ -311,6 +311,8 @@ def call(
     seen = [] if owner is None else [(owner._values, owner)]
     plain = [unwrap(value, seen, host_arrays) for value in args]
     named = {key: unwrap(value, seen, host_arrays) for key, value in kwargs.items()}
+    if function is np.matmul and any(values.ndim > 2 and values.dtype.name == "bfloat16" for values, _ in seen):
+        raise TypeError("CuPy 14.2 has no products of stacks of bfloat16 matrices; use Backend.matmul")
     with np.errstate(all="ignore"):
         return wrap(function(*plain, **named), seen)
 

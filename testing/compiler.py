@@ -18,7 +18,7 @@ from pathlib import Path
 from .errors import KernelError
 
 _HERE = Path(__file__).parent
-_HEADERS = ("cuda_language.h", "runtime.h")
+_HEADERS = ("cuda_language.h", "tensor_language.h", "runtime.h")
 _RUNTIME = ("runtime.cpp", "runtime.h", "fiber.h", "race.h")
 _RECIPE = Path(__file__).read_bytes()  # how things are compiled is part of what they are made from
 # DWARF 4: binutils' addr2line names the wrong file for g++'s DWARF 5. Frame pointers: a report walks over the frames.

@@ -22,7 +22,8 @@
 #define __constant__ static
 #define __managed__
 #define __grid_constant__
-#define __shared__ static thread_local  // so all of a module's variables lie in one range, also those of templates
+// So all variables of a module lie in one range, also those of templates; and no class is constructed at run time.
+#define __shared__ __constinit static thread_local
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __align__(n) __attribute__((aligned(n)))
@@ -314,11 +315,7 @@ template <class T> __forceinline__ T atomicCAS(T* p, typename std::common_type<T
   return simulator_atomicCAS<T>(p, expected, value);
 }
 
-// ---- wrappers that are one instruction on the device (their device bodies stand in kernels/cuda_compat.cuh) --------
-// (ldmatrix, mma, TMA and wgmma wrappers get their CPU bodies here when a kernel needs them.)
-inline void cp_async16(void* destination, const void* source, int bytes = 16) { simulator_copy_async(destination, source, static_cast<unsigned>(bytes), 16); }
-inline void cp_async_commit() { simulator_copy_commit(); }
-template <int N> inline void cp_async_wait() { simulator_copy_wait(N); }
+#include "tensor_language.h"
 
 // ---- how a kernel is called: arguments from an array of pointers, and their types as text for the checks -----------
 namespace simulator {
@@ -328,7 +325,7 @@ SIMULATOR_CODE(bool, "bool") SIMULATOR_CODE(char, "int8") SIMULATOR_CODE(signed 
 SIMULATOR_CODE(short, "int16") SIMULATOR_CODE(unsigned short, "uint16") SIMULATOR_CODE(int, "int32") SIMULATOR_CODE(unsigned, "uint32")
 SIMULATOR_CODE(long, "int64") SIMULATOR_CODE(unsigned long, "uint64") SIMULATOR_CODE(long long, "int64") SIMULATOR_CODE(unsigned long long, "uint64")
 SIMULATOR_CODE(float, "float32") SIMULATOR_CODE(double, "float64") SIMULATOR_CODE(__half, "float16") SIMULATOR_CODE(__nv_bfloat16, "bfloat16")
-SIMULATOR_CODE(void, "any")
+SIMULATOR_CODE(void, "any") SIMULATOR_CODE(TensorMap, "TensorMap")
 #undef SIMULATOR_CODE
 template <class T> struct ElementCode : TypeCode<T> {};  // behind a pointer, float4 is float32
 #define SIMULATOR_CODE(NAME, TEXT)                                                            \

@@ -8,8 +8,8 @@ class KernelError(RuntimeError):
 
     Attributes:
         kind: ``"compile"``, ``"launch"``, ``"out of bounds"``, ``"misaligned"``, ``"read-only"``, ``"race"``,
-            ``"uninitialised"``, ``"divergence"``, ``"warp mask"``, ``"overflow"``, ``"endless"``, ``"assertion"`` or
-            ``"trap"``.
+            ``"uninitialised"``, ``"divergence"``, ``"warp mask"``, ``"asynchrony"``, ``"overflow"``, ``"endless"``,
+            ``"assertion"`` or ``"trap"``.
         kernel: the kernel's name, where known.
         file: the source file's name, where known.
         line: the line in it, where known.

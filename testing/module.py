@@ -15,6 +15,7 @@ from ..backend import read_source
 from .array import SimulatorArray
 from .compiler import KernelInfo, Library, compile_cuda
 from .errors import KernelError
+from .tensor_map import described_memory
 
 _CHECK_RACES, _CHECK_UNINITIALIZED, _SHUFFLE_ORDER = 1, 2, 4
 _DEFAULT_SHARED, _MOST_SHARED = 48 << 10, 227 << 10  # bytes; the second is what one block can have on sm_90
@@ -217,6 +218,11 @@ class Kernel:
             else:
                 box = self._scalar(i, value, declared)
                 pointers[i] = box.ctypes.data
+                if declared == "TensorMap":
+                    memory = described_memory(box)
+                    if memory is None:
+                        raise self._refuse(f"{self._argument(i)} must be what make_tensor_map gives, got other bytes")
+                    buffers.append(_Buffer(*memory, False, i))
             keep_alive.append(box)
         return pointers, (_Buffer * len(buffers))(*buffers), [keep_alive, args]
 
@@ -262,10 +268,11 @@ class Kernel:
                 box = np.array(value, np.uint64)
         else:
             raise self._refuse(f"{self._argument(i)} must be a NumPy scalar of dtype {declared}, got {value!r}")
-        fits = box.nbytes == int(declared.split()[1]) if declared.startswith("struct ") else str(box.dtype) == declared
+        size = 128 if declared == "TensorMap" else int(declared.split()[1]) if declared.startswith("struct ") else None
+        fits = str(box.dtype) == declared if size is None else box.nbytes == size
         if not fits:
             passed = f"{type(value).__name__} {value!r}, which is passed as {box.dtype} ({box.nbytes} bytes)"
-            remedy = "" if declared.startswith("struct ") else f"; write numpy.{declared}(…)"
+            remedy = f"; write numpy.{declared}(…)" if size is None else ""
             raise self._refuse(f"{self._argument(i)} must be a {declared}, got {passed}{remedy}")
         return box
 

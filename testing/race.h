@@ -1,7 +1,8 @@
 // Who touched a byte last, and whether that is ordered before what happens now.
 //
 // Time is a counter that moves at each synchronisation. A block barrier orders everything the block did before it;
-// __syncwarp orders what the named lanes did (and what had been ordered before that); shuffles and votes order nothing;
+// __syncwarp orders what the named lanes did (and what had been ordered before that); an mbarrier orders what the
+// arriving threads did before what those do that saw its phase complete; shuffles and votes order nothing;
 // blocks are never ordered among themselves. Two atomics never clash; an atomic and a plain access do.
 #pragma once
 #include <stdint.h>
@@ -11,17 +12,18 @@ enum AccessKind { kRead, kWrite, kAtomic };
 
 // A party is one thread, or the smallest group that holds several threads whose accesses are not ordered.
 struct Party {
-  uint32_t who;   // 0: nobody; else atomic << 31 | level << 29 | number + 1
+  uint32_t who;   // 0: nobody; else atomic << 31 | level << 29 | by a copy engine << 28 | number + 1
   uint32_t when;  // the time of its latest access
   uint32_t pc;    // the instruction of that access, counted from the start of the kernel's image
 
-  static constexpr uint32_t kAtomicFlag = 1u << 31, kNumberMask = (1u << 29) - 1;
+  static constexpr uint32_t kAtomicFlag = 1u << 31, kEngineFlag = 1u << 28, kNumberMask = (1u << 28) - 1;
   enum Level : uint32_t { kThread, kWarp, kBlock, kGrid };
 
   static Party make(Level level, uint32_t number, uint32_t when, uint32_t pc) { return {level << 29 | (number + 1), when, pc}; }
   Level level() const { return static_cast<Level>(who >> 29 & 3); }
   uint32_t number() const { return (who & kNumberMask) - 1; }
   bool atomic() const { return who & kAtomicFlag; }
+  bool by_engine() const { return who & kEngineFlag; }
 };
 
 struct Cell {  // one byte's history
@@ -60,6 +62,7 @@ struct Observer {
   uint32_t lane, warp;            // in the block
   uint32_t block_synchronized;    // time of the block's last barrier
   const LaneClocks* clocks;       // of its warp
+  const uint32_t* heard;          // by mbarriers: accesses of thread j of the block before heard[j]; nullptr without any
   uint32_t now, pc;
 
   uint32_t block_of(const Party& party) const {
@@ -73,9 +76,23 @@ struct Observer {
     const auto level = party.level();
     if (level == Party::kThread && party.number() == thread) return true;
     if (level == Party::kGrid || block_of(party) != block) return false;
-    if (party.when < block_synchronized) return true;
+    if (party.when < block_synchronized || (heard && heard_of(party))) return true;
     if (level == Party::kBlock || warp_of(party) != warp) return false;
     return party.when < (level == Party::kThread ? clocks->seen[lane][party.number() % threads % 32] : clocks->latest[lane]);
+  }
+  // Whether an mbarrier has told this thread of all that the party stands for. Which warps a party of several holds is
+  // not kept: those are taken that have told anything since the block's barrier (which may miss, and never cries wolf).
+  bool heard_of(const Party& party) const {
+    if (party.level() == Party::kThread) return party.when < heard[party.number() % threads];
+    const bool one_warp = party.level() == Party::kWarp;
+    const uint32_t first = one_warp ? warp_of(party) * 32 : 0, end = one_warp && first + 32 < threads ? first + 32 : threads;
+    uint32_t told = 0;
+    for (uint32_t j = first; j < end; ++j) {
+      if (!one_warp && heard[j] <= block_synchronized) continue;
+      if (party.when >= heard[j]) return false;
+      ++told;
+    }
+    return told != 0;
   }
   Party self() const { return Party::make(Party::kThread, thread, now, pc); }
   // The party that stands for `earlier` and this thread. What is ordered before this access needs no further watch.

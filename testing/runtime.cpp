@@ -25,8 +25,10 @@
 namespace {
 
 constexpr unsigned kMaxThreads = 1024, kMaxWarps = 32, kFrames = 16;
-constexpr unsigned kPayloadBytes = 8;  // what a lane brings to a warp operation; matrix fragments will need 64
+constexpr unsigned kPayloadBytes = 24;  // the most that a lane brings to a warp operation: its part of a matrix product
 constexpr size_t kSharedArena = 256 << 10;
+constexpr size_t kSharedOffset = 128;  // dynamic shared memory is aligned to 128 bytes, and by intent to no more
+constexpr unsigned kWarpgroup = 128;   // threads
 constexpr uint32_t kSlice = 1 << 16;  // basic blocks that a thread runs before the others get a turn (spin-waits end)
 enum Checks : uint32_t { kCheckRaces = 1, kCheckUninitialized = 2, kShuffleOrder = 4 };
 
@@ -61,13 +63,28 @@ struct SimulatorLaunch {
 namespace {
 
 // ---- state of the launch -------------------------------------------------------------------------------------------
-enum MeetingKind { kSyncWarp, kShuffle, kBallot, kMatch };
-enum State { kReady, kAtBarrier, kAtMeeting, kReturned };
+enum MeetingKind { kSyncWarp, kShuffle, kBallot, kMatch, kLoadMatrices, kLoadTransposed, kMultiply, kProduct };
+enum State { kReady, kAtBarrier, kAtMeeting, kAtMbarrier, kAtProduct, kReturned };
 
 struct AsyncCopy {
   unsigned char* destination;
   const unsigned char* source;
   unsigned bytes, total, group;
+};
+struct Product {  // wgmma: 64 x columns += (64 x 16) (16 x columns), operands in shared memory
+  uint64_t a, b;
+  float* d;  // this thread's own; the rest is the same in all threads of the warpgroup
+  unsigned columns, group;
+  simulator_format format;
+  int transposed_b;
+  bool same(const Product& o) const {
+    return a == o.a && b == o.b && columns == o.columns && group == o.group && format == o.format && transposed_b == o.transposed_b;
+  }
+};
+struct Accumulator {  // what d will hold when the last product on it has ended
+  float* d;
+  unsigned count;
+  float values[128];
 };
 struct Fiber {
   Context context;
@@ -77,12 +94,18 @@ struct Fiber {
   State state;
   unsigned copy_group;
   std::vector<AsyncCopy> copies;
-  unsigned char received[32][kPayloadBytes];
+  unsigned char received[32 * kPayloadBytes];  // packed: lane i's post begins at i times the operation's bytes
+  const uint64_t* mbarrier;                    // waited for
+  bool product_fence;
+  uint32_t proxy_fence;  // time of the last one
+  unsigned product_group, product_groups_left;
+  std::vector<Product> products;
+  std::vector<Accumulator> accumulators;
 };
 struct Meeting {
   unsigned mask, arrived, bytes;
   MeetingKind kind;
-  unsigned char posts[32][kPayloadBytes];
+  unsigned char posts[32 * kPayloadBytes];
 };
 struct Warp {
   Meeting meetings[8];
@@ -102,6 +125,25 @@ struct Image {
   size_t shared_bytes;
 };
 
+struct Mbarrier {
+  uint64_t* at;
+  unsigned count, pending;             // arrivals of one phase; those still to come
+  int64_t bytes;                       // that copies still have to bring
+  unsigned phase;
+  std::vector<uint32_t> joined, told;  // what arrivals so far have reported; what the last completed phase tells
+};
+struct TileCopy {
+  unsigned char* destination;
+  simulator_tensor_map map;
+  uint64_t* mbarrier;
+  int column, row;
+  unsigned thread;    // in the block
+  uint32_t when, pc;  // of the issue
+
+  size_t row_bytes() const { return map.box_columns * map.item_bytes; }
+  size_t bytes() const { return row_bytes() * map.box_rows; }
+};
+
 Fiber* fibers;
 unsigned char* stacks;
 alignas(1024) unsigned char shared_arena[kSharedArena];
@@ -116,6 +158,9 @@ uint32_t now, block_synchronized;
 Image image;
 Region dynamic_shared, static_shared;
 std::vector<Region> global_memory;
+std::vector<Mbarrier> mbarriers;
+std::vector<TileCopy> tile_copies;  // under way
+std::vector<uint32_t> heard;        // [i * threads + j]: see Observer::heard; empty until the block has an mbarrier
 uint64_t random_state;
 uint32_t slice_left;
 uintptr_t interrupted_at;  // set by the watchdog
@@ -139,6 +184,9 @@ unsigned existing_lanes(unsigned warp) {
   const unsigned count = std::min(32u, threads - warp * 32);
   return count == 32 ? ~0u : (1u << count) - 1;
 }
+
+bool deliver_a_tile();
+void share_what_was_heard(unsigned lanes);
 
 // ---- scheduling ----------------------------------------------------------------------------------------------------
 // A random warp runs as far ahead of the others as it can get: that is what shows a missing barrier. Which warp leads
@@ -212,14 +260,19 @@ const Fiber* find_fiber(State state) {
 }
 
 void report_deadlock() {
-  unsigned at_barrier = 0, at_meeting = 0;
-  for (unsigned i = 0; i < threads; ++i) {
-    at_barrier += fibers[i].state == kAtBarrier;
-    at_meeting += fibers[i].state == kAtMeeting;
-  }
-  const Fiber* stuck = at_meeting ? find_fiber(kAtMeeting) : find_fiber(kAtBarrier);
-  report_waiting(*stuck, "divergence", "nobody can go on: %u threads wait at a block barrier, %u at a warp operation, %u have returned",
-                 at_barrier, at_meeting, threads - at_barrier - at_meeting);
+  unsigned count[kReturned + 1] = {};
+  for (unsigned i = 0; i < threads; ++i) ++count[fibers[i].state];
+  const Fiber* stuck = nullptr;
+  for (State state : {kAtMbarrier, kAtProduct, kAtMeeting, kAtBarrier})
+    if (!stuck) stuck = find_fiber(state);
+  char more[160] = "";
+  if (count[kAtMbarrier] + count[kAtProduct])
+    snprintf(more, sizeof more, ", %u at an mbarrier, %u at a wait for products", count[kAtMbarrier], count[kAtProduct]);
+  for (const Mbarrier& m : mbarriers)
+    if (stuck->state == kAtMbarrier && m.at == stuck->mbarrier)
+      snprintf(more + strlen(more), sizeof more - strlen(more), " (which lacks %u arrivals and %lld bytes)", m.pending, static_cast<long long>(m.bytes));
+  report_waiting(*stuck, "divergence", "nobody can go on: %u threads wait at a block barrier, %u at a warp operation%s, %u have returned",
+                 count[kAtBarrier], count[kAtMeeting], more, count[kReturned]);
 }
 
 // ---- memory --------------------------------------------------------------------------------------------------------
@@ -278,12 +331,16 @@ void describe_address(char* text, size_t size, const unsigned char* p) {
                  !other_wrote ? "read" : other.atomic() ? "atomic operation" : "write", who);
 }
 
+Observer observer_at(uintptr_t pc) {
+  return {block_number * threads + current->number, block_number, threads, warp_count, current->number % 32,
+          current->number / 32, block_synchronized, &warp_of(*current).clocks,
+          heard.empty() ? nullptr : &heard[current->number * threads], now, static_cast<uint32_t>(pc - image.base)};
+}
+
 void check_history(Region& region, const unsigned char* p, size_t bytes, AccessKind access, bool shared, uintptr_t pc) {
   Cell* cells = region.cells + (p - region.begin);
   const bool uninitialized_matters = shared && access != kWrite && launch->checks & kCheckUninitialized;
-  Warp& warp = warp_of(*current);
-  const Observer observer{block_number * threads + current->number, block_number, threads, warp_count, current->number % 32,
-                          current->number / 32, block_synchronized, &warp.clocks, now, static_cast<uint32_t>(pc - image.base)};
+  const Observer observer = observer_at(pc);
   // Nearly always all bytes have one history.
   const bool alike = bytes == 1 || memcmp(cells, cells + 1, (bytes - 1) * sizeof(Cell)) == 0;
   for (size_t i = 0; i < (alike ? 1 : bytes); ++i) {
@@ -328,6 +385,87 @@ void check_access(const void* address, size_t bytes, AccessKind access, bool ali
   const auto number = reinterpret_cast<uintptr_t>(p);
   if (number >= image.begin && number < image.end) return;  // constants and __device__ variables
   fail_access("out of bounds", access, p, bytes);
+}
+
+// ---- mbarriers and the copies that report to them ------------------------------------------------------------------
+Mbarrier& mbarrier_at(uint64_t* p, void* pc) {
+  check_access(p, sizeof *p, kAtomic, true, pc);
+  for (Mbarrier& m : mbarriers)
+    if (m.at == p) return m;
+  simulator_fail("asynchrony", "an mbarrier is used that nobody has initialised");
+}
+
+void join(uint32_t* into, const uint32_t* from) {
+  for (unsigned j = 0; j < threads; ++j) into[j] = std::max(into[j], from[j]);
+}
+
+void share_what_was_heard(unsigned lanes) {
+  if (heard.empty()) return;
+  uint32_t* first = &heard[(current->number & ~31u) * threads];
+  std::vector<uint32_t> all(threads);
+  for (unsigned i = 0; i < 32; ++i)
+    if (lanes >> i & 1) join(all.data(), first + i * threads);
+  for (unsigned i = 0; i < 32; ++i)
+    if (lanes >> i & 1) join(first + i * threads, all.data());
+}
+
+void complete_if_due(Mbarrier& m) {
+  if (m.pending || m.bytes) return;
+  ++m.phase;
+  m.pending = m.count;
+  m.told = m.joined;
+  for (unsigned i = 0; i < threads; ++i)
+    if (fibers[i].state == kAtMbarrier && fibers[i].mbarrier == m.at) make_ready(fibers[i]);
+}
+
+// The 128-byte swizzle: address bits 7 to 9 change bits 4 to 6.
+uintptr_t swizzled(uintptr_t address) { return address ^ (address >> 7 & 7) << 4; }
+
+void deliver(const TileCopy& copy) {
+  const auto& map = copy.map;
+  unsigned char line[1024];
+  const auto begin = reinterpret_cast<uintptr_t>(copy.destination);
+  for (uint64_t r = 0; r < map.box_rows; ++r) {
+    memset(line, 0, copy.row_bytes());  // also what lies outside of the matrix
+    const int64_t row = copy.row + static_cast<int64_t>(r), first = std::max(0, copy.column);
+    const int64_t end = std::min<int64_t>(map.columns, copy.column + static_cast<int64_t>(map.box_columns));
+    if (row >= 0 && row < static_cast<int64_t>(map.rows) && first < end)
+      memcpy(line + (first - copy.column) * map.item_bytes, reinterpret_cast<unsigned char*>(map.base + row * map.row_bytes + first * map.item_bytes),
+             (end - first) * map.item_bytes);
+    for (size_t i = 0; i < copy.row_bytes(); i += 16) {
+      const uintptr_t to = begin + r * copy.row_bytes() + i;
+      memcpy(reinterpret_cast<void*>(map.swizzle ? swizzled(to) : to), line + i, 16);
+    }
+  }
+  for (Region* region : {&dynamic_shared, &static_shared}) {
+    if (!region->contains(copy.destination)) continue;
+    Cell cell = {Party::make(Party::kThread, block_number * threads + copy.thread, copy.when, copy.pc), {}};
+    cell.write.who |= Party::kEngineFlag;
+    std::fill_n(region->cells + (copy.destination - region->begin), copy.bytes(), cell);
+  }
+}
+
+// One of the copies that somebody waits for, drawn at random. Called when nobody can go on: the latest legal moment.
+bool deliver_a_tile() {
+  std::vector<size_t> awaited;
+  for (size_t i = 0; i < tile_copies.size(); ++i)
+    for (unsigned t = 0; t < threads; ++t)
+      if (fibers[t].state == kAtMbarrier && fibers[t].mbarrier == tile_copies[i].mbarrier) {
+        awaited.push_back(i);
+        break;
+      }
+  if (awaited.empty()) return false;
+  const size_t k = awaited[launch->checks & kShuffleOrder ? random_bits() % awaited.size() : 0];
+  const TileCopy copy = tile_copies[k];
+  tile_copies.erase(tile_copies.begin() + k);
+  deliver(copy);
+  for (Mbarrier& m : mbarriers) {
+    if (m.at != copy.mbarrier) continue;
+    m.bytes -= copy.bytes();
+    m.joined[copy.thread] = std::max(m.joined[copy.thread], copy.when + 1);
+    complete_if_due(m);
+  }
+  return ready_count || deliver_a_tile();
 }
 
 // ---- the life of a block -------------------------------------------------------------------------------------------
@@ -378,6 +516,9 @@ void start_block(unsigned number) {
   block_synchronized = ++now;
   ready_count = 0;
   alive = threads;
+  mbarriers.clear();
+  tile_copies.clear();
+  heard.clear();
   for (unsigned w = 0; w < warp_count; ++w) {
     for (auto& meeting : warps[w].meetings) meeting.mask = meeting.arrived = 0;
     warps[w].clocks.reset(now);
@@ -390,6 +531,11 @@ void start_block(unsigned number) {
     fiber.index = {i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
     fiber.copy_group = 0;
     fiber.copies.clear();
+    fiber.product_fence = false;
+    fiber.proxy_fence = 0;
+    fiber.product_group = 0;
+    fiber.products.clear();
+    fiber.accumulators.clear();
     fiber.context.prepare(stacks + i * kStackBytes, thread_body);
     make_ready(fiber);
   }
@@ -397,7 +543,7 @@ void start_block(unsigned number) {
 
 void run_block() {
   while (alive && !launch->failed) {
-    if (!ready_count) return report_deadlock();
+    if (!ready_count && !deliver_a_tile()) return report_deadlock();
     current = &next_fiber();
     slice_left = kSlice;
     main_context.switch_to(current->context);
@@ -405,6 +551,11 @@ void run_block() {
     if (launch->steps > launch->step_limit)
       report_waiting(*current, "endless", "the launch did not end within %llu steps", static_cast<unsigned long long>(launch->step_limit));
     current = nullptr;
+  }
+  if (!launch->failed && !tile_copies.empty()) {
+    const TileCopy& copy = tile_copies.front();
+    report_waiting(fibers[copy.thread], "asynchrony", "the block has ended and nobody waited for a copy of %zu bytes to shared memory",
+                   copy.bytes());
   }
 }
 
@@ -417,7 +568,6 @@ void end_of_slice() {
 
 // ---- warp operations -----------------------------------------------------------------------------------------------
 // Each lane that `mask` names posts `bytes`; when the last has come, current->received holds what each lane posted.
-// (Matrix loads and products will be further kinds, each with its own payload.)
 void meet(unsigned mask, MeetingKind kind, const void* post, unsigned bytes) {
   Warp& warp = warp_of(*current);
   const unsigned lane = current->number % 32, exist = existing_lanes(current->number / 32);
@@ -439,25 +589,127 @@ void meet(unsigned mask, MeetingKind kind, const void* post, unsigned bytes) {
   } else if (meeting->kind != kind || meeting->bytes != bytes) {
     simulator_fail("divergence", "lanes of one warp wait at different warp operations");
   }
-  memcpy(meeting->posts[lane], post, bytes);
+  if (bytes) memcpy(meeting->posts + lane * bytes, post, bytes);
   meeting->arrived |= 1u << lane;
   current->state = kAtMeeting;
   if (meeting->arrived == mask) {
     meeting->arrived = 0;
-    if (kind == kSyncWarp) warp.clocks.synchronize(mask, ++now);
+    if (kind == kSyncWarp) {
+      warp.clocks.synchronize(mask, ++now);
+      share_what_was_heard(mask);
+    }
     Fiber* lanes = &fibers[current->number & ~31u];
     for (unsigned i = 0; i < 32; ++i) {
       if (!(mask >> i & 1)) continue;
-      memcpy(lanes[i].received, meeting->posts, sizeof meeting->posts);
+      memcpy(lanes[i].received, meeting->posts, 32 * bytes);
       make_ready(lanes[i]);
     }
   }
   hand_over();
 }
 
+// ---- matrix operations ---------------------------------------------------------------------------------------------
+void need_whole_warp() {
+  if (existing_lanes(current->number / 32) != ~0u) simulator_fail("divergence", "a matrix operation needs a warp of 32 threads");
+}
+
+void need_shared(const void* address, size_t bytes, const char* what) {
+  const auto* p = static_cast<const unsigned char*>(address);
+  if (!dynamic_shared.contains(p) && !static_shared.contains(p)) {
+    char place[160];
+    describe_address(place, sizeof place, p);
+    simulator_fail("out of bounds", "%s of %zu bytes is at home in shared memory, this is %s", what, bytes, place);
+  }
+}
+
+float to_float(unsigned bits, simulator_format format) {
+  if (format == kFormatHalf) return simulator_half_to_float(static_cast<uint16_t>(bits));
+  if (format == kFormatBfloat16) return simulator_bfloat16_to_float(static_cast<uint16_t>(bits));
+  float value;
+  bits &= ~0x1fffu;  // tensor cores do not look at the low 13 bits
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+// Where a wgmma descriptor says that 16 bytes (8 elements) of an operand lie. Operands begin at a multiple of 1024 bytes,
+// but for a step along the swizzled 128 bytes; strides count in units of 16 bytes.
+const unsigned char* described(uint64_t descriptor, uintptr_t offset) {
+  const uintptr_t start = (descriptor & 0x3fff) << 4;
+  if (descriptor >> 62 != 1) simulator_fail("asynchrony", "of a descriptor's layouts only the 128-byte swizzle is known here");
+  if (start & 0x380) simulator_fail("misaligned", "the operand of a wgmma begins at shared address %zu, which is no multiple of 1024", start);
+  return shared_arena + swizzled(start + offset);
+}
+const unsigned char* operand_chunk(uint64_t descriptor, unsigned row, unsigned half) {  // k innermost
+  return described(descriptor, row / 8 * ((descriptor >> 32 & 0x3fff) << 4) + row % 8 * 128 + half * 16);
+}
+const unsigned char* transposed_chunk(uint64_t descriptor, unsigned k, unsigned eighth) {  // columns innermost, 64 a panel
+  return described(descriptor, eighth / 8 * ((descriptor >> 16 & 0x3fff) << 4) + k / 8 * ((descriptor >> 32 & 0x3fff) << 4) + k % 8 * 128 + eighth % 8 * 16);
+}
+
+// A wgmma reads for its whole warpgroup and until its wait, so its reads join nobody's history: what overwrites them
+// too early shows in the numbers.
+void check_operand(const unsigned char* p, uintptr_t pc) {
+  if (p + 16 > dynamic_shared.begin + dynamic_shared.bytes || p < dynamic_shared.begin) fail_access("out of bounds", kRead, p, 16);
+  const Observer observer = observer_at(pc);
+  for (unsigned i = 0; i < 16; ++i) {
+    const Party& writer = dynamic_shared.cells[p - dynamic_shared.begin + i].write;
+    if (!writer.who) fail_access("uninitialised", kRead, p + i, 16);
+    if (launch->checks & kCheckRaces && !observer.ordered(writer)) fail_race(kRead, p + i, 16, writer, true);
+    if (writer.by_engine() || writer.level() != Party::kThread) continue;
+    const unsigned author = writer.number() % threads;
+    if (std::max(fibers[author].proxy_fence, current->proxy_fence) <= writer.when)
+      simulator_fail("asynchrony", "a wgmma reads what thread %u stored without async_proxy_fence() after it", author);
+  }
+}
+
+void finish_products(Fiber* group) {
+  const Fiber& first = group[0];
+  size_t done = 0;
+  while (done < first.products.size() && first.products[done].group + first.product_groups_left < first.product_group) ++done;
+  std::vector<double> a(64 * 16), b(256 * 16);
+  for (size_t k = 0; k < done; ++k) {
+    const Product& product = first.products[k];
+    auto value = [&](const unsigned char* chunk, unsigned i) {
+      uint16_t bits;
+      memcpy(&bits, chunk + 2 * i, 2);
+      return to_float(bits, product.format);
+    };
+    for (unsigned row = 0; row < 64; ++row)
+      for (unsigned e = 0; e < 16; ++e) a[row * 16 + e] = value(operand_chunk(product.a, row, e / 8), e % 8);
+    for (unsigned n = 0; n < product.columns; ++n)
+      for (unsigned e = 0; e < 16; ++e)
+        b[n * 16 + e] = product.transposed_b ? value(transposed_chunk(product.b, e, n / 8), n % 8) : value(operand_chunk(product.b, n, e / 8), e % 8);
+    for (unsigned t = 0; t < kWarpgroup; ++t) {
+      Fiber& fiber = group[t];
+      if (fiber.product_groups_left != first.product_groups_left || fiber.products.size() != first.products.size() || !fiber.products[k].same(product))
+        simulator_fail("divergence", "the threads of one warpgroup wait for different products");
+      for (Accumulator& accumulator : fiber.accumulators) {
+        if (accumulator.d != fiber.products[k].d) continue;
+        for (unsigned i = 0; i < accumulator.count; ++i) {
+          const unsigned row = t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + t % 4 * 2 + i % 2;
+          double sum = accumulator.values[i];
+          for (unsigned e = 0; e < 16; ++e) sum += a[row * 16 + e] * b[column * 16 + e];
+          accumulator.values[i] = static_cast<float>(sum);
+        }
+      }
+    }
+  }
+  for (unsigned t = 0; t < kWarpgroup; ++t) {
+    Fiber& fiber = group[t];
+    if (fiber.products.size() < done) simulator_fail("divergence", "the threads of one warpgroup wait for different products");
+    fiber.products.erase(fiber.products.begin(), fiber.products.begin() + done);
+    for (size_t i = fiber.accumulators.size(); i-- > 0;) {
+      const Accumulator& accumulator = fiber.accumulators[i];
+      if (std::any_of(fiber.products.begin(), fiber.products.end(), [&](const Product& p) { return p.d == accumulator.d; })) continue;
+      memcpy(accumulator.d, accumulator.values, accumulator.count * sizeof(float));
+      fiber.accumulators.erase(fiber.accumulators.begin() + i);
+    }
+  }
+}
+
 uint64_t received_from(unsigned lane) {
   uint64_t bits;
-  memcpy(&bits, current->received[lane], sizeof bits);
+  memcpy(&bits, current->received + lane * sizeof bits, sizeof bits);
   return bits;
 }
 
@@ -573,7 +825,7 @@ void simulator_launch(SimulatorLaunch* request) {
   warp_count = (threads + 31) / 32;
   now = 0;
   random_state = (launch->seed + 1) * 0x9E3779B97F4A7C15ull | 1;
-  dynamic_shared = watched(shared_arena, launch->dynamic_shared, true);
+  dynamic_shared = watched(shared_arena + kSharedOffset, launch->dynamic_shared, true);
   static_shared = watched(image.shared, image.shared_bytes, true);
   watch_global_memory();
 
@@ -599,7 +851,7 @@ dim3 simulator_block_size() { return block_size; }
 dim3 simulator_grid_size() { return grid_size; }
 unsigned simulator_lane() { return current->number % 32; }
 unsigned simulator_existing_lanes() { return existing_lanes(current->number / 32); }
-unsigned char* simulator_dynamic_shared() { return shared_arena; }
+unsigned char* simulator_dynamic_shared() { return shared_arena + kSharedOffset; }
 
 void simulator_fail(const char* kind, const char* format, ...) {
   va_list values;
@@ -650,6 +902,7 @@ void simulator_atomic(const void* p, size_t n) { check_access(p, n, kAtomic, tru
 void simulator_copy_async(void* destination, const void* source, unsigned bytes, unsigned total) {
   void* pc = __builtin_return_address(0);
   check_access(destination, total, kWrite, true, pc);
+  if (bytes && reinterpret_cast<uintptr_t>(source) & (total - 1)) fail_access("misaligned", kRead, static_cast<const unsigned char*>(source), total);
   check_access(source, bytes, kRead, false, pc);
   memset(destination, 0xff, total);
   current->copies.push_back({static_cast<unsigned char*>(destination), static_cast<const unsigned char*>(source), bytes, total, current->copy_group});
@@ -665,6 +918,153 @@ void simulator_copy_wait(unsigned groups_left) {
     memset(copy.destination + copy.bytes, 0, copy.total - copy.bytes);
   }
   copies.erase(copies.begin(), copies.begin() + done);
+}
+
+void simulator_load_matrices(unsigned* result, const void* row, int transposed) {
+  need_whole_warp();
+  if (reinterpret_cast<uintptr_t>(row) & 15) fail_access("misaligned", kRead, static_cast<const unsigned char*>(row), 16);
+  need_shared(row, 16, "ldmatrix");
+  check_access(row, 16, kRead, true, __builtin_return_address(0));
+  meet(~0u, transposed ? kLoadTransposed : kLoadMatrices, row, 16);
+  const unsigned lane = current->number % 32, major = lane / 4, minor = lane % 4 * 2;
+  for (unsigned m = 0; m < 4; ++m) {
+    uint16_t pair[2];
+    for (unsigned i = 0; i < 2; ++i) {
+      const unsigned r = transposed ? minor + i : major, column = transposed ? major : minor + i;
+      memcpy(&pair[i], current->received + (m * 8 + r) * 16 + column * 2, 2);
+    }
+    memcpy(&result[m], pair, 4);
+  }
+}
+
+// The sum is rounded once here; tensor cores round and cut in ways of their own, so compare with a tolerance.
+void simulator_multiply(float* d, const unsigned* a, const unsigned* b, simulator_format format) {
+  need_whole_warp();
+  unsigned post[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  meet(~0u, kMultiply, post, sizeof post);
+  const bool wide = format == kFormatTf32;
+  const unsigned depth = wide ? 8 : 16, run = wide ? 4 : 8;  // elements of k in one register's run
+  // Lane 4 * i + j holds, of row (or column) i, the elements k with k mod run in j's part; registers go on by the run.
+  auto element = [&](unsigned i, unsigned k, unsigned first_register, unsigned step) {
+    const unsigned lane = i % 8 * 4 + (wide ? k % run : k % run / 2);
+    unsigned bits;
+    memcpy(&bits, current->received + lane * sizeof post + 4 * (first_register + k / run * step), 4);
+    return wide ? to_float(bits, format) : to_float(bits >> 16 * (k & 1) & 0xffff, format);
+  };
+  const unsigned lane = current->number % 32;
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    double sum = d[i];
+    for (unsigned k = 0; k < depth; ++k) sum += static_cast<double>(element(row, k, row / 8, 2)) * element(column, k, 4, 1);
+    d[i] = static_cast<float>(sum);
+  }
+}
+
+unsigned simulator_shared_address(const void* address) {
+  const auto* p = static_cast<const unsigned char*>(address);
+  if (p < shared_arena || p >= shared_arena + kSharedArena)
+    simulator_fail("asynchrony", "an address in dynamic shared memory is needed: the simulator gives static variables no shared address");
+  return static_cast<unsigned>(p - shared_arena);
+}
+
+void simulator_mbarrier_init(uint64_t* barrier, unsigned count) {
+  need_shared(barrier, sizeof *barrier, "mbarrier");
+  check_access(barrier, sizeof *barrier, kWrite, true, __builtin_return_address(0));
+  if (!count) simulator_fail("asynchrony", "an mbarrier needs at least one arrival");
+  if (heard.empty()) heard.assign(static_cast<size_t>(threads) * threads, 0);
+  Mbarrier fresh{barrier, count, count, 0, 0, std::vector<uint32_t>(threads), std::vector<uint32_t>(threads)};
+  for (Mbarrier& m : mbarriers)
+    if (m.at == barrier) {
+      m = fresh;
+      return;
+    }
+  mbarriers.push_back(fresh);
+}
+
+void simulator_mbarrier_arrive(uint64_t* barrier, unsigned expected_bytes) {
+  Mbarrier& m = mbarrier_at(barrier, __builtin_return_address(0));
+  if (!m.pending) simulator_fail("asynchrony", "more arrivals than the %u that the mbarrier was initialised for", m.count);
+  --m.pending;
+  m.bytes += expected_bytes;
+  join(m.joined.data(), &heard[current->number * threads]);
+  const unsigned first = current->number & ~31u;
+  for (unsigned j = first; j < std::min(first + 32, threads); ++j)
+    m.joined[j] = std::max(m.joined[j], warp_of(*current).clocks.seen[current->number % 32][j % 32]);
+  m.joined[current->number] = ++now;
+  complete_if_due(m);
+}
+
+void simulator_mbarrier_wait(uint64_t* barrier, unsigned parity) {
+  if ((mbarrier_at(barrier, __builtin_return_address(0)).phase & 1) == (parity & 1)) {
+    current->state = kAtMbarrier;
+    current->mbarrier = barrier;
+    hand_over();
+  }
+  join(&heard[current->number * threads], mbarrier_at(barrier, __builtin_return_address(0)).told.data());
+}
+
+void simulator_copy_tile(void* destination, const void* map, uint64_t* barrier, int column, int row) {
+  mbarrier_at(barrier, __builtin_return_address(0));
+  TileCopy copy{static_cast<unsigned char*>(destination), {}, barrier, column, row, current->number, now++, 0};
+  memcpy(&copy.map, map, sizeof copy.map);
+  const auto pc = __builtin_return_address(0);
+  copy.pc = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pc) - image.base);
+  if (copy.map.magic != kTensorMapMagic) simulator_fail("asynchrony", "the copy of a tile needs what make_tensor_map gives");
+  if (reinterpret_cast<uintptr_t>(destination) & 127) fail_access("misaligned", kWrite, copy.destination, 128);
+  need_shared(destination, copy.bytes(), "the copy of a tile");
+  check_access(destination, copy.bytes(), kWrite, false, pc);
+  const auto& m = copy.map;
+  const int64_t first = std::max(0, column), end = std::min<int64_t>(m.columns, column + static_cast<int64_t>(m.box_columns));
+  for (int64_t r = std::max(0, row); r < std::min<int64_t>(m.rows, row + static_cast<int64_t>(m.box_rows)) && first < end; ++r)
+    check_access(reinterpret_cast<void*>(m.base + r * m.row_bytes + first * m.item_bytes), (end - first) * m.item_bytes, kRead, false, pc);
+  memset(destination, 0xff, copy.bytes());
+  for (Region* region : {&dynamic_shared, &static_shared})  // uninitialised again until the data arrive
+    if (region->contains(copy.destination)) memset(static_cast<void*>(region->cells + (copy.destination - region->begin)), 0, copy.bytes() * sizeof(Cell));
+  tile_copies.push_back(copy);
+}
+
+void simulator_proxy_fence() { current->proxy_fence = ++now; }
+
+void simulator_product_fence() { current->product_fence = true; }
+
+void simulator_product(float* d, unsigned columns, uint64_t a, uint64_t b, simulator_format format, int transposed_b) {
+  need_whole_warp();
+  if (threads % kWarpgroup) simulator_fail("asynchrony", "wgmma needs whole warpgroups of 128 threads, the block has %u threads", threads);
+  if (!current->product_fence) simulator_fail("asynchrony", "the first wgmma of a thread needs wgmma_fence() before it");
+  const uint64_t post[2] = {a, b};
+  meet(~0u, kProduct, post, sizeof post);
+  for (unsigned i = 1; i < 32; ++i)
+    if (memcmp(current->received, current->received + i * sizeof post, sizeof post)) simulator_fail("divergence", "the lanes of one warp bring different descriptors to a wgmma");
+  const unsigned t = current->number % kWarpgroup;
+  const auto pc = reinterpret_cast<uintptr_t>(__builtin_return_address(0));
+  check_operand(operand_chunk(a, t / 2, t % 2), pc);
+  for (unsigned i = t; i < 2 * columns; i += kWarpgroup)
+    check_operand(transposed_b ? transposed_chunk(b, i % 16, i / 16) : operand_chunk(b, i / 2, i % 2), pc);
+  current->products.push_back({a, b, d, columns, current->product_group, format, transposed_b});
+  const unsigned count = columns / 2;
+  for (const Accumulator& accumulator : current->accumulators)
+    if (accumulator.d == d) return;
+  Accumulator accumulator{d, count, {}};
+  memcpy(accumulator.values, d, count * sizeof *d);
+  current->accumulators.push_back(accumulator);
+  memset(static_cast<void*>(d), 0xff, count * sizeof *d);
+}
+
+void simulator_product_commit() { ++current->product_group; }
+
+// A wgmma is the work of four warps: none gets past the wait before the other three have come.
+void simulator_product_wait(unsigned groups_left) {
+  current->product_groups_left = groups_left;
+  current->state = kAtProduct;
+  Fiber* group = &fibers[current->number / kWarpgroup * kWarpgroup];
+  if (threads % kWarpgroup) simulator_fail("asynchrony", "wgmma needs whole warpgroups of 128 threads, the block has %u threads", threads);
+  unsigned waiting = 0;
+  for (unsigned i = 0; i < kWarpgroup; ++i) waiting += group[i].state == kAtProduct;
+  if (waiting == kWarpgroup) {
+    finish_products(group);
+    for (unsigned i = 0; i < kWarpgroup; ++i) make_ready(group[i]);
+  }
+  hand_over();
 }
 
 uint16_t simulator_float_to_half(float value) {

@@ -13,6 +13,13 @@ struct dim3 {
 };
 
 enum simulator_vote { kVoteAnd, kVoteOr, kVoteCount };
+enum simulator_format { kFormatHalf, kFormatBfloat16, kFormatTf32 };
+
+// What testing/tensor_map.py puts into the 128 bytes that are a CUtensorMap on the device: a matrix and a box of it.
+struct simulator_tensor_map {
+  uint64_t magic, base, columns, rows, row_bytes, box_columns, box_rows, item_bytes, swizzle, unused[7];
+};
+constexpr uint64_t kTensorMapMagic = 0x70616d656c6974ull;
 
 extern "C" {
 // Constant while one thread runs, so the compiler may ask once. (By value: reading them is no access to memory.)
@@ -43,6 +50,28 @@ void simulator_atomic(const void* address, size_t bytes);
 void simulator_copy_async(void* destination, const void* source, unsigned bytes, unsigned total);
 void simulator_copy_commit();
 void simulator_copy_wait(unsigned groups_left);
+
+// Matrix operations of a whole warp: four 8 x 8 matrices of 16-bit elements, each lane bringing a row's address; and
+// d += a * b with the fragments of mma.m16n8k16 (16-bit formats) or mma.m16n8k8 (tf32).
+void simulator_load_matrices(unsigned* result, const void* row, int transposed);
+void simulator_multiply(float* d, const unsigned* a, const unsigned* b, simulator_format format);
+
+// mbarrier and the copies of tiles that report to one. A copy destroys its destination when it is issued and delivers
+// when nobody can go on without it.
+unsigned simulator_shared_address(const void* address);
+void simulator_mbarrier_init(uint64_t* barrier, unsigned count);
+void simulator_mbarrier_arrive(uint64_t* barrier, unsigned expected_bytes);
+void simulator_mbarrier_wait(uint64_t* barrier, unsigned parity);
+void simulator_copy_tile(void* destination, const void* map, uint64_t* barrier, int column, int row);
+
+// A thread's own stores to shared memory become visible to copy engines and warpgroup products.
+void simulator_proxy_fence();
+
+// Products of a warpgroup: the accumulators are NaN from the issue on and hold the sum after the wait for its group.
+void simulator_product_fence();
+void simulator_product(float* d, unsigned columns, uint64_t a, uint64_t b, simulator_format format, int transposed_b);
+void simulator_product_commit();
+void simulator_product_wait(unsigned groups_left);
 
 [[noreturn]] void simulator_fail(const char* kind, const char* format, ...) __attribute__((format(printf, 2, 3)));
 

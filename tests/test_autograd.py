@@ -113,6 +113,7 @@ CASES: dict[str, list[Case]] = {
     "ceil": over(*SHAPES),
     "trunc": over(*SHAPES),
     "rint": over(*SHAPES),
+    "round": [*over(*SHAPES), Case((values(3, 5),), {"decimals": 1}), Case((values(3, 5),), {"decimals": -1})],
     "square": over(*SHAPES),
     "exp": over(*SHAPES),
     "exp2": over(*SHAPES),
@@ -137,7 +138,8 @@ CASES: dict[str, list[Case]] = {
     "reciprocal": over(*SHAPES, low=0.3),
     "sum": reductions(),
     "mean": reductions(empty=False),
-    "var": [*reductions(empty=False), Case((values(3, 5),), {"axis": 1, "correction": 1})],
+    "var": [*reductions(empty=False), Case((values(3, 5),), {"axis": 1, "correction": 1}),
+            Case((values(3, 5),), {"axis": (0, 1), "ddof": 1})],
     "std": [*(c for c in reductions(empty=False, several_axes=False) if c.inputs[0].size > 1),
             Case((values(3, 5),), {"axis": 1, "correction": 1.5})],
     "max": reductions(empty=False),
@@ -193,7 +195,7 @@ CASES: dict[str, list[Case]] = {
 }  # fmt: skip
 
 ALIASES = {
-    "abs": "absolute", "pow": "power", "round": "rint", "asin": "arcsin", "acos": "arccos", "atan": "arctan",
+    "abs": "absolute", "pow": "power", "asin": "arcsin", "acos": "arccos", "atan": "arctan",
     "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "cumulative_sum": "cumsum", "transpose": "permute_dims",
     "concatenate": "concat",
 }  # fmt: skip

@@ -166,7 +166,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"data": lambda epoch: iter(())}, ValueError, "fit: data must hold at least one example, got none"),
     ({"data": 3}, TypeError, r"fit: data must be a pair \(x, y\) of arrays, an iterable of such batches, .* got int"),
     ({"validation": lambda epoch: iter(())}, ValueError, "evaluate: data must hold at least one example, got none"),
-    ({"clip_norm": -1.0}, ValueError, "clip_grad_norm: max_norm must be above 0, got -1.0"),
+    ({"clip_norm": -1.0}, ValueError, "fit: clip_norm must be above 0, got -1.0"),
     ({"schedule": constant(0.1), "callbacks": [ReduceOnPlateau()]}, ValueError, "must not both set the learning rate"),
     ({"callbacks": [ReduceOnPlateau(monitor="x")]}, KeyError, "ReduceOnPlateau: monitor must be one of loss"),
 ]
@@ -181,5 +181,5 @@ def test_a_wrong_argument_is_named(options: dict[str, Any], error: type[Exceptio
 def test_the_numbers_of_a_plateau_have_their_ranges() -> None:
     with pytest.raises(ValueError, match=r"factor must be above 0 and below 1, got 1.0"):
         ReduceOnPlateau(1.0)
-    with pytest.raises(ValueError, match="patience must not be negative, got -1"):
+    with pytest.raises(ValueError, match="patience must be at least 0, got -1"):
         ReduceOnPlateau(patience=-1)

@@ -46,6 +46,13 @@ def test_demo_trains_saves_loads_and_reports(tmp_path: Path, capsys: pytest.Capt
     assert sum(array.size for array in state.values()) == 167_178
 
 
+def test_a_device_named_twice_is_used_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    arguments = ["--device", "cpu,cpu:0", "--epochs", "1", "--seed", str(2**64 - 1), "--output", str(tmp_path)]
+    assert cli.main(["demo", *arguments]) == 0
+    assert capsys.readouterr().out.count("Training on cpu") == 1
+
+
 def test_the_demo_learns_the_digits_on_most_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     reached = []
@@ -66,7 +73,8 @@ def test_an_unusable_device_gives_its_reason(
         raise DeviceUnavailableError("the driver sleeps")
 
     monkeypatch.setattr(cli, "check_device", missing)
-    assert cli.main(["demo", "--device", "cuda:1", "--output", str(tmp_path)]) == 1
+    assert cli.main(["demo", "--device", "cuda:1", "--output", str(tmp_path / "out")]) == 1
+    assert not (tmp_path / "out").exists()
     assert "Not on cuda:1: the driver sleeps." in capsys.readouterr().out
 
 
@@ -109,6 +117,7 @@ def test_an_output_that_is_no_folder_is_refused(tmp_path: Path, capsys: pytest.C
         (["train"], "invalid choice: 'train'"),
         (["demo", "--epochs", "0"], "must be an integer of at least 1, got '0'"),
         (["demo", "--seed", "x"], "must be an integer of at least 0, got 'x'"),
+        (["demo", "--seed", "99999999999999999999"], "must be at most 18446744073709551615, got '9999"),
         (["demo", "--device", "cpu,tpu"], "kinds of device are cpu, cuda, got 'tpu'"),
         (["demo", "--device", "cpu:x"], "'kind' or 'kind:index'"),
     ],

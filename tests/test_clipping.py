@@ -106,7 +106,7 @@ def test_clipping_waits_for_nothing() -> None:
 
 ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda: clip_grad_norm([], 0.0), ValueError, "clip_grad_norm: max_norm must be above 0, got 0.0"),
-    (lambda: clip_grad_norm([], math.nan), ValueError, "max_norm must be above 0, got nan"),
+    (lambda: clip_grad_norm([], math.nan), ValueError, "max_norm must be a number, got nan"),
     (lambda: clip_grad_norm([], "1"), TypeError, "max_norm must be a number, got '1'"),
     (lambda: clip_grad_value([], -1), ValueError, "clip_grad_value: max_value must be above 0, got -1"),
     (lambda: clip_grad_value(parameter([1.0]), 1), TypeError, r"got one: write \[it\]"),

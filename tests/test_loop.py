@@ -109,7 +109,7 @@ def test_training_and_validation_have_their_modes() -> None:
     callback = lambda state: modes.append(("call", state.model.training))  # noqa: E731
     train(model, epochs=2, batch_size=60, validation=(X, Y), callbacks=[callback])
     one = [("forward", True), ("forward", False), ("call", False)]
-    assert modes == one * 2
+    assert modes == [("forward", False), *one * 2]  # validation data are tried first
     assert not any(module.training for module in model.modules())
 
 
@@ -252,7 +252,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"data": (X[:0], Y[:0])}, ValueError, "fit: data must hold at least one example"),
     ({"data": (X, Y[:5])}, ValueError, r"same number of examples, got \[60, 5\]"),
     ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
-    ({"validation": (X[:0], Y[:0])}, ValueError, "evaluate: data must hold at least one example"),
+    ({"validation": (X[:0], Y[:0])}, ValueError, "fit: validation must hold at least one example"),
     ({"callbacks": [EarlyStopping()]}, KeyError, "monitor must be one of loss, seconds.*give validation data"),
 ]
 

@@ -48,7 +48,7 @@ def test_the_matrix_reads_as_a_table() -> None:
 
 
 ERRORS: list[tuple[Any, type[Exception], str]] = [
-    (lambda: accuracy(SCORES, LABELS[:3]), ValueError, r"\(N, K\) and labels \(N,\), got \(4, 3\) and \(3,\)"),
+    (lambda: accuracy(SCORES, LABELS[:3]), ValueError, r"\(N, K, …\) and labels \(N, …\), got \(4, 3\) and \(3,\)"),
     (lambda: accuracy(SCORES, LABELS.astype("float32")), TypeError, "labels must be integers, got float32"),
     (lambda: accuracy(LABELS[:2], LABELS), ValueError, "must have one shape"),
     (lambda: accuracy(LABELS > 1, LABELS), TypeError, "floating scores or integer classes, got bool"),

@@ -138,7 +138,7 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda: r2_score(S[:1], S[:1]), ValueError, r"N at least 2, got \(1, 2\)"),
     (lambda: mean_squared_error(S, Y), ValueError, r"one shape, got \(3, 2\) and \(3,\)"),
     (lambda: mean_absolute_error(S[:0], S[:0]), ValueError, "at least one example"),
-    (lambda: mean_absolute_error([1.0], [1.0]), TypeError, "mean_absolute_error: expected an array"),
+    (lambda: mean_absolute_error([1.0], [1.0]), TypeError, "mean_absolute_error: predicted must be an array"),
 ]
 
 

@@ -654,6 +654,15 @@ def test_bfloat16_products_accumulate_in_float32() -> None:
         np.testing.assert_array_equal(product.get().astype(np.float32), np.float32(300))
 
 
+def test_stacks_of_bfloat16_are_refused_as_cupy_breaks_on_them() -> None:
+    with simulator() as sim:
+        a = sim.from_numpy(np.ones((2, 3, 3), ml_dtypes.bfloat16))
+        for product in (lambda: a @ a, lambda: sim.xp.matmul(a, a)):
+            with pytest.raises(TypeError, match="stacks of bfloat16"):
+                product()
+        assert sim.matmul(a, a).shape == (2, 3, 3)
+
+
 def test_scatter_add_counts_duplicates() -> None:
     with simulator() as sim:
         target = sim.xp.zeros((3, 2))

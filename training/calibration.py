@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd import is_floating
 from ..backend import Array, backend_for
+from ..layers.lengths import length
 from .metrics import as_host, classes_of
 
 
@@ -39,11 +40,12 @@ def calibration(probabilities: Any, labels: Any, bins: int = 10) -> Calibration:
         ValueError: values lie outside [0, 1] (logits?), shapes do not fit, or there are no examples.
     Source: Guo et al. 2017, "On calibration of modern neural networks", equations 2 and 3.
     """
-    if bins < 1:
-        raise ValueError(f"calibration: bins must be at least 1, got {bins}")
-    values, true = as_host("calibration", probabilities), as_host("calibration", labels)
+    bins = length("calibration", "bins", bins, 1)
+    values, true = as_host("calibration", "probabilities", probabilities), as_host("calibration", "labels", labels)
     if not is_floating(values.dtype):
         raise TypeError(f"calibration: probabilities must be floating, got {values.dtype}")
+    if values.ndim != 2:
+        raise ValueError(f"calibration: probabilities must have shape (N, K), got {values.shape}")
     classes, true = classes_of("calibration", values, true)
     if true.size == 0:
         raise ValueError("calibration: there must be at least one example, got none")

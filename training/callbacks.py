@@ -37,6 +37,12 @@ class TrainingState:
         return self.history.last[name]
 
 
+def check_monitor(owner: str, monitor: Any) -> None:
+    """Raise unless this is the name of a figure."""
+    if not isinstance(monitor, str):
+        raise TypeError(f"{owner}: monitor must be the name of a figure, such as 'validation_loss', got {monitor!r}")
+
+
 class Callback:
     """The base of what may be given as ``fit(…, callbacks=[…])``; a function of the state will do in its place.
 

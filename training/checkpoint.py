@@ -9,6 +9,7 @@ check.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -45,6 +46,12 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any], metadata: Mappi
         TypeError: a name or a value is not of these kinds, or a dtype has no place in the format.
         OSError: the file cannot be written.
     """
+    if not isinstance(state, Mapping):
+        hint = "; pass model.state_dict()" if hasattr(state, "state_dict") else ""
+        raise TypeError(f"save: state must be a mapping of names to arrays, got {type(state).__name__}{hint}")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"save: metadata must map text to text, got {type(metadata).__name__}")
+    target = writable("save", "path", path)
     arrays = {name: _checked(name, value) for name, value in state.items()}
     words = dict(metadata or {})
     for name, text in words.items():
@@ -57,11 +64,13 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any], metadata: Mappi
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    target = Path(os.path.realpath(path))  # behind a link the file is replaced, not the link
-    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    part = target.with_name(f".lamella.{secrets.token_hex(8)}.part")  # a name that is short whatever the path's is
     try:
-        with open(part, "xb") as new:
-            mode = stat.S_IMODE(os.fstat(new.fileno()).st_mode)  # of any new file; save_file gives the owner alone his
+        try:
+            with open(part, "xb") as new:
+                mode = stat.S_IMODE(os.fstat(new.fileno()).st_mode)  # any new file's; save_file gives the owner his
+        except OSError as error:
+            raise type(error)(error.errno, f"save: {error.strerror}", os.fspath(path)) from None
         try:
             save_file(arrays, part, words)
         except SafetensorError as error:
@@ -103,24 +112,33 @@ def read(
 ) -> tuple[dict[str, Array], dict[str, str]]:
     """Arrays and metadata; a ``sealed`` file must have its digest."""
     import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
-    from safetensors import SafetensorError, deserialize
+    from safetensors import SafetensorError, safe_open
 
-    content = Path(path).read_bytes()
-    try:
-        found = deserialize(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{caller}: {os.fspath(path)} is not a whole safetensors file: {error}") from error
     xp = backend_for("cpu").xp
     arrays = {}
-    for name, entry in found:
-        if entry["dtype"] not in _DTYPES:
-            raise ValueError(
-                f"{caller}: {os.fspath(path)}: {name} has dtype {entry['dtype']}, which NumPy does not have"
-            )
-        dtype = xp.dtype(_DTYPES[entry["dtype"]]).newbyteorder("<")
-        array = xp.frombuffer(bytearray(entry["data"]), dtype).reshape(entry["shape"])
-        arrays[name] = array.astype(dtype.newbyteorder("="), copy=False)
+    _check_path(caller, "path", path)
+    with open(path, "rb") as file:
+        try:
+            with safe_open(path, "numpy"):  # checks the whole header against the file's length
+                pass
+            start = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(start - 8))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ValueError(f"{caller}: {os.fspath(path)} is not a whole safetensors file: {error}") from error
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            if entry["dtype"] not in _DTYPES:
+                raise ValueError(
+                    f"{caller}: {os.fspath(path)}: {name} has dtype {entry['dtype']}, which NumPy does not have"
+                )
+            dtype = xp.dtype(_DTYPES[entry["dtype"]]).newbyteorder("<")
+            array = xp.empty(entry["shape"], dtype)  # read straight into its own memory: the file is held once
+            first, end = entry["data_offsets"]
+            file.seek(start + first)
+            if end - first != array.nbytes or file.readinto(array.reshape(-1).view("uint8").data) != array.nbytes:
+                raise ValueError(f"{caller}: {os.fspath(path)} is not a whole safetensors file: {name} is cut short")
+            arrays[name] = array.astype(dtype.newbyteorder("="), copy=False)
     words = dict(header.get("__metadata__") or {})
     expected = words.pop(_DIGEST, None)
     if expected is None and sealed:
@@ -132,11 +150,34 @@ def read(
     return arrays, words
 
 
+def writable(caller: str, name: str, path: Any) -> Path:
+    """Where a file can be put: behind a link the file is replaced, not the link.
+
+    Raises:
+        TypeError: ``path`` is no path. OSError: its folder does not exist, or it is a folder itself.
+    """
+    _check_path(caller, name, path)
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"{caller}: the folder of {name} must exist", os.fspath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"{caller}: {name} must be a file, got a folder", os.fspath(path))
+    return target
+
+
+def _check_path(caller: str, name: str, path: Any) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{caller}: {name} must be text or a path, got {type(path).__name__}")
+
+
 def _checked(name: Any, value: Any) -> Array:
     """The value as a contiguous little-endian host array."""
     if not isinstance(name, str) or name == "__metadata__":
         raise TypeError(f"save: names must be text, and not __metadata__, got {name!r}")
     array = value.data if isinstance(value, Tensor) else value
+    xp = backend_for("cpu").xp
+    if isinstance(array, xp.generic):
+        array = xp.asarray(array)
     try:
         backend = backend_of(array)
     except TypeError:
@@ -147,7 +188,6 @@ def _checked(name: Any, value: Any) -> Array:
     if array.dtype.name not in _DTYPES.values():
         raise TypeError(f"save: {name} must have one of the dtypes {', '.join(_DTYPES.values())}, got {array.dtype}")
     host = backend.to_numpy(array)
-    xp = backend_for("cpu").xp
     return xp.ascontiguousarray(host, host.dtype.newbyteorder("<")).reshape(array.shape)
 
 

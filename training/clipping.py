@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..autograd import Parameter, Tensor, tensor
 from ..backend import Array, backend_of
+from ..layers.real import real
 from .optimizer import Optimizer
 
 
@@ -30,7 +31,7 @@ def clip_grad_norm(parameters: Iterable[Parameter] | Optimizer, max_norm: float)
         ValueError: ``max_norm`` is not above 0, or there are no parameters.
     Source: Pascanu, Mikolov and Bengio 2012, "On the difficulty of training recurrent neural networks", algorithm 1.
     """
-    _check_limit("clip_grad_norm", "max_norm", max_norm)
+    check_limit("clip_grad_norm", "max_norm", max_norm)
     gradients = _gradients("clip_grad_norm", parameters)
     if not gradients:
         return tensor(0.0)
@@ -51,7 +52,7 @@ def clip_grad_value(parameters: Iterable[Parameter] | Optimizer, max_value: floa
         parameters: as for :func:`clip_grad_norm`.
         max_value: the greatest magnitude, > 0.
     """
-    _check_limit("clip_grad_value", "max_value", max_value)
+    check_limit("clip_grad_value", "max_value", max_value)
     for g in _gradients("clip_grad_value", parameters):
         g[...] = backend_of(g).xp.clip(g, -max_value, max_value)
 
@@ -89,6 +90,12 @@ def _gradients(caller: str, parameters: Iterable[Parameter] | Optimizer) -> list
         return list(parameters.gradients())
     if isinstance(parameters, Tensor):
         raise TypeError(f"{caller}: parameters must be an iterable of Parameters or an optimizer, got one: write [it]")
+    if isinstance(parameters, (str, Mapping)) or not hasattr(parameters, "__iter__"):
+        hint = "; pass model.parameters()" if hasattr(parameters, "parameters") else ""
+        raise TypeError(
+            f"{caller}: parameters must be an iterable of Parameters or an optimizer, "
+            f"got {type(parameters).__name__}{hint}"
+        )
     found = []
     for i, parameter in enumerate(parameters):
         if not isinstance(parameter, Tensor):
@@ -98,8 +105,7 @@ def _gradients(caller: str, parameters: Iterable[Parameter] | Optimizer) -> list
     return found
 
 
-def _check_limit(caller: str, name: str, value: float) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{caller}: {name} must be a number, got {value!r}")
-    if not 0.0 < float(value) <= math.inf:
+def check_limit(caller: str, name: str, value: float) -> None:
+    """Raise unless this is a number above 0."""
+    if not 0.0 < real(caller, name, value) <= math.inf:
         raise ValueError(f"{caller}: {name} must be above 0, got {value!r}")

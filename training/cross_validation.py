@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..autograd import Parameter, Tensor
-from ..backend import Generator
+from ..backend import Generator, as_generator
 from ..layers import Module
 from .data import examples, taken
 from .loop import Metric, evaluate, fit
@@ -81,10 +81,15 @@ def cross_validate(
     Returns:
         the figures of each fold, with their mean and variance.
     """
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise TypeError(f"cross_validate: data must be a pair (x, y) of arrays or tensors, got {type(data).__name__}")
+    for name, value in (("make_model", make_model), ("loss", loss), ("optimizer", optimizer)):
+        if not callable(value):
+            raise TypeError(f"cross_validate: {name} must be a function, got {value!r}")
     arrays, _ = examples("cross_validate", tuple(data))
-    rng = Generator() if rng is None else rng
+    rng = as_generator("cross_validate", rng)
     splitter: Any = k
-    if not hasattr(k, "split"):
+    if isinstance(k, str) or not hasattr(k, "split"):
         splitter = (StratifiedKFold if stratify else KFold)(k, rng.split(0))
     x, y = data
     folds = []

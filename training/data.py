@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..autograd import Tensor
-from ..backend import Array, Generator, backend_of
+from ..backend import Array, Generator, as_generator, backend_of
+from ..layers.lengths import length as checked_length
 
 
 def batches(
@@ -27,8 +28,8 @@ def batches(
         ValueError: nothing is given, numbers of examples differ, or ``batch_size`` is below 1.
     """
     data, length = examples("batches", arrays)
-    size = _checked_size("batches", batch_size)
-    order = None if rng is None else rng.permutation(length)
+    size = checked_length("batches", "batch_size", batch_size, 1)
+    order = None if rng is None else as_generator("batches", rng).permutation(length)
     stop = length - length % size if drop_last else length
 
     def walk() -> Iterator[tuple[Tensor, ...]]:
@@ -45,7 +46,7 @@ def batches(
 
 def number_of_batches(length: int, batch_size: int) -> int:
     """How many batches :func:`batches` makes of ``length`` examples."""
-    return -(-length // _checked_size("number_of_batches", batch_size))
+    return -(-length // batch_size)
 
 
 def taken(given: Any, array: Array, index: Any) -> Any:
@@ -79,11 +80,3 @@ def examples(caller: str, arrays: tuple[Any, ...]) -> tuple[list[Array], int]:
     if len(set(lengths)) > 1:
         raise ValueError(f"{caller}: all arrays must have the same number of examples, got {lengths}")
     return data, lengths[0]
-
-
-def _checked_size(caller: str, batch_size: int) -> int:
-    if not hasattr(batch_size, "__index__") or isinstance(batch_size, bool):
-        raise TypeError(f"{caller}: batch_size must be an integer, got {batch_size!r}")
-    if batch_size < 1:
-        raise ValueError(f"{caller}: batch_size must be at least 1, got {batch_size}")
-    return int(batch_size)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..backend import Array, backend_for
-from .callbacks import Callback, TrainingState
+from ..layers.lengths import length
+from .callbacks import Callback, TrainingState, check_monitor
 
 
 class EarlyStopping(Callback):
@@ -36,8 +37,8 @@ class EarlyStopping(Callback):
         maximize: bool = False,
         restore: bool = True,
     ) -> None:
-        if patience is not None and patience < 1:
-            raise ValueError(f"EarlyStopping: patience must be at least 1, got {patience}")
+        patience = None if patience is None else length("EarlyStopping", "patience", patience, 1)
+        check_monitor("EarlyStopping", monitor)
         self.patience, self.monitor, self.maximize, self.restore = patience, monitor, maximize, restore
         self.best = -math.inf if maximize else math.inf
         self.best_epoch = 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 from ..autograd import Tensor
 from ..backend import Array, Generator, is_array
+from ..layers.lengths import length
 from .data import examples, number_of_batches, on_device
 
 Batch = tuple[Tensor, Tensor]
@@ -28,7 +29,7 @@ class ArrayFeed:
 
     def __init__(self, caller: str, arrays: tuple[Any, ...], batch_size: int) -> None:
         self.arrays, self.length = examples(caller, arrays)
-        self.size = int(batch_size)
+        self.size = batch_size
         self.steps = number_of_batches(self.length, batch_size)
         self._order: Any = None
         self._orders: dict[Any, Array] = {}  # the order, moved once to each device that needs it
@@ -89,7 +90,7 @@ class IterableFeed:
         for i, batch in enumerate(batches):
             if i < first:
                 continue
-            pair = self._checked(batch)
+            pair = as_pair(self._caller, batch)
             self._kept[i] = pair
             self.kept_bytes += pair[0].nbytes + pair[1].nbytes
             yield pair
@@ -97,27 +98,44 @@ class IterableFeed:
     def forget(self) -> None:
         self._kept, self.kept_bytes = {}, 0
 
-    def _checked(self, batch: Any) -> Batch:
-        if not is_pair(batch):
-            what = type(batch).__name__
-            raise TypeError(f"{self._caller}: each batch must be a pair (x, y) of arrays or tensors, got {what}")
-        x, y = (part if isinstance(part, Tensor) else Tensor(part) for part in batch)
-        if len(x) != len(y):
-            raise ValueError(f"{self._caller}: x and y of a batch must have one length, got {len(x)} and {len(y)}")
-        return x, y
-
 
 def feed(caller: str, name: str, data: Any, batch_size: int) -> ArrayFeed | IterableFeed:
     """The batches of ``data``: a pair of arrays or tensors, an iterable of pairs, or a function that gives one."""
+    batch_size = length(caller, "batch_size", batch_size, 1)
     if is_pair(data):
         return ArrayFeed(caller, tuple(data), batch_size)
-    if isinstance(data, Tensor) or is_array(data) or not (callable(data) or hasattr(data, "__iter__")):
+    listed = isinstance(data, (tuple, list))
+    if (
+        isinstance(data, (Tensor, str, bytes, Mapping))
+        or is_array(data)
+        or not (callable(data) or hasattr(data, "__iter__"))
+        or (listed and any(not isinstance(part, tuple) and not is_pair(part) for part in data))
+    ):
+        got = type(data).__name__
+        if listed:
+            parts = ", ".join(type(part).__name__ for part in data[:3])
+            got = f"{got} of {parts}; lamella.tensor makes tensors of lists"
         raise TypeError(
             f"{caller}: {name} must be a pair (x, y) of arrays, an iterable of such batches, or a function of the "
-            f"epoch that gives one, got {type(data).__name__}"
+            f"epoch that gives one, got {got}"
         )
-    number_of_batches(1, batch_size)  # checks it, though it is not needed here
+    if listed:
+        for batch in data:
+            as_pair(caller, batch)
     return IterableFeed(caller, data)
+
+
+def as_pair(caller: str, batch: Any) -> Batch:
+    """A batch as two tensors of one length."""
+    if not is_pair(batch):
+        what = type(batch).__name__
+        raise TypeError(f"{caller}: each batch must be a pair (x, y) of arrays or tensors, got {what}")
+    x, y = (part if isinstance(part, Tensor) else Tensor(part) for part in batch)
+    if x.ndim == 0 or y.ndim == 0:
+        raise ValueError(f"{caller}: x and y of a batch must have an axis of examples, got {x.shape} and {y.shape}")
+    if len(x) != len(y):
+        raise ValueError(f"{caller}: x and y of a batch must have one length, got {len(x)} and {len(y)}")
+    return x, y
 
 
 def is_pair(value: Any) -> bool:

@@ -93,6 +93,9 @@ def given_groups(
         raise TypeError(f"{kind}: parameters must be an iterable of Parameters, got one Parameter: write [it]")
     if isinstance(parameters, Mapping):
         raise TypeError(f"{kind}: parameters must be an iterable, got one dict: write [it]")
+    if not hasattr(parameters, "__iter__") or isinstance(parameters, str) or hasattr(parameters, "named_parameters"):
+        hint = "; pass model.parameters()" if hasattr(parameters, "named_parameters") else ""
+        raise TypeError(f"{kind}: parameters must be an iterable of Parameters, got {type(parameters).__name__}{hint}")
     items: list[Any] = list(parameters)
     if not any(isinstance(item, Mapping) for item in items):
         return [(_distinct(kind, "parameters", items), {})]
@@ -106,6 +109,11 @@ def given_groups(
             raise ValueError(f"{kind}: group {i} must have 'params', got {', '.join(map(repr, own)) or 'nothing'}")
         members = own.pop("params")
         members = [members] if isinstance(members, Parameter) else members
+        if not hasattr(members, "__iter__") or isinstance(members, str) or hasattr(members, "named_parameters"):
+            hint = "; pass model.parameters()" if hasattr(members, "named_parameters") else ""
+            raise TypeError(
+                f"{kind}: 'params' of group {i} must be an iterable of Parameters, got {type(members).__name__}{hint}"
+            )
         if unknown := [name for name in own if name not in names]:
             raise ValueError(f"{kind}: group {i} may have 'params', {', '.join(names)}, got {unknown[0]!r}")
         found = _distinct(kind, f"groups[{i}]", members)

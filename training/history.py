@@ -17,6 +17,9 @@ class History:
     epochs: list[dict[str, float]] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> list[float]:
+        for i, epoch in enumerate(self.epochs):
+            if name not in epoch:
+                raise KeyError(f"History: epoch {i + 1} has the figures {', '.join(epoch)}, got {name!r}")
         return [epoch[name] for epoch in self.epochs]
 
     def __len__(self) -> int:
@@ -25,4 +28,6 @@ class History:
     @property
     def last(self) -> dict[str, float]:
         """The newest epoch's figures."""
+        if not self.epochs:
+            raise IndexError("History: there must be at least one epoch, got none")
         return self.epochs[-1]

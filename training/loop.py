@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..autograd import Tensor, no_grad
-from ..backend import Generator
+from ..backend import Generator, as_generator
 from ..layers import Module
+from ..layers.lengths import length
 from .callbacks import Callback, TrainingState
-from .feed import feed
+from .clipping import check_limit
+from .feed import ArrayFeed, feed
 from .history import History
 from .losses import EpochLosses
-from .metrics import accuracy
+from .metrics import accuracy, scores_fit
 from .optimizer import Optimizer
 from .plateau import ReduceOnPlateau
 from .progress import Progress
@@ -49,7 +51,11 @@ def fit(
 ) -> History:
     """Train ``model`` on examples; leaves it in evaluation mode, ready to predict.
 
-    The loss is looked at every 50 steps, so that a GPU is not made to wait at each.
+    Every epoch begins with ``model.train()``, which puts all submodules into training mode. To keep one in evaluation
+    mode, such as a frozen part with dropout, override ``train`` of the model.
+
+    Arguments are checked before anything is learned: validation data that are arrays by judging their first batch. The
+    loss is looked at every 50 steps, so that a GPU is not made to wait at each.
 
     Args:
         model: maps a batch of ``x`` to what ``loss`` takes.
@@ -63,7 +69,7 @@ def fit(
             descent. Data that come in batches keep theirs.
         validation: what to judge by after each epoch, as ``data``; not learned from.
         metrics: means over examples by name, judged on the validation data; by default ``accuracy`` where y are
-            integers.
+            integers, one for each row of scores.
         rng: shuffles each epoch; a fresh generator by default. Give one to make runs repeatable.
         schedule: the learning rate of a step, counted from 0 over all epochs of this run: ``schedule(step)``. Groups
             of the optimizer keep the ratios of their rates.
@@ -86,17 +92,39 @@ def fit(
             since the last look, the module or parameter in which it arose. Model and optimizer are left as they were
             before that.
         ValueError: ``epochs`` is below 1, there are no examples, or numbers of examples differ.
+        TypeError: an argument is of another kind, such as a seed for ``rng``.
     """
+    _check_kinds("fit", model, loss, metrics)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"fit: optimizer must be an Optimizer, such as Adam(model.parameters()), got {optimizer!r}")
+    epochs, rng = length("fit", "epochs", epochs, 1), as_generator("fit", rng)
+    every = None if every is None else length("fit", "every", every, 1)
     source = feed("fit", "data", data, batch_size)
-    if epochs < 1:
-        raise ValueError(f"fit: epochs must be at least 1, got {epochs}")
+    judges = None if validation is None else feed("fit", "validation", validation, batch_size)
+    if judges is not None and judges.steps == 0:
+        raise ValueError("fit: validation must hold at least one example, got none")
+    if schedule is not None and not callable(schedule):
+        raise TypeError(f"fit: schedule must be a function of the step, got {schedule!r}; constant(lr) makes one")
+    if not isinstance(callbacks, (tuple, list)) or not all(isinstance(c, Callback) or callable(c) for c in callbacks):
+        raise TypeError(f"fit: callbacks must be a list of Callbacks and functions, got {callbacks!r}")
+    if clip_norm is not None:
+        check_limit("fit", "clip_norm", clip_norm)
+    if history is not None and not isinstance(history, History):
+        raise TypeError(f"fit: history must be a History to append to, got {history!r}")
+    if resume and checkpoint is None:
+        raise ValueError("fit: resume needs a checkpoint to go on from, got resume=True and no checkpoint")
+    own = {id(parameter) for parameter in model.parameters()}
+    if own and not any(id(parameter) in own for parameter in optimizer.parameters):
+        raise ValueError("fit: optimizer must hold parameters of model, got one made from those of another")
     if source.steps == 0:
         raise ValueError("fit: data must hold at least one example, got none")
     if schedule is not None and any(isinstance(callback, ReduceOnPlateau) for callback in callbacks):
         raise ValueError("fit: schedule and ReduceOnPlateau must not both set the learning rate; give one of them")
-    rng = Generator() if rng is None else rng
     state = TrainingState(model, optimizer, History() if history is None else history)
     file = RunFile(checkpoint, every, state, rng, callbacks)
+    if isinstance(judges, ArrayFeed):
+        x, y = (array[: judges.size] for array in judges.arrays)
+        evaluate(model, (x, y), loss=loss, metrics=metrics, batch_size=judges.size)
     first_epoch, position = 1, 0
     losses = EpochLosses()
     if resume and file.exists():
@@ -152,7 +180,7 @@ def evaluate(
     metrics: Mapping[str, Metric] | None = None,
     batch_size: int = 64,
 ) -> dict[str, float]:
-    """Loss and metrics of a model on examples, in evaluation mode, without gradients; the mode is put back.
+    """Loss and metrics of a model on examples, in evaluation mode, without gradients; all modes are put back.
 
     Args:
         model, loss, metrics, batch_size: as for :func:`fit`.
@@ -160,8 +188,9 @@ def evaluate(
     Returns:
         ``loss`` and each metric, each a mean over the examples: batches count by their size.
     """
+    _check_kinds("evaluate", model, loss, metrics)
     source = feed("evaluate", "data", data, batch_size)
-    device, was_training = device_of(model), model.training
+    device, modes = device_of(model), [(module, module.training) for module in model.modules()]
     totals: dict[str, float] = {}
     count = 0
     model.eval()
@@ -169,21 +198,47 @@ def evaluate(
         source.start(0, None)
         with no_grad():
             for inputs, targets in source.walk():
-                if metrics is None:
-                    metrics = {"accuracy": accuracy} if targets.dtype.kind in "iu" else {}
                 if device is not None:
                     inputs, targets = moved(inputs, device), moved(targets, device)
                 outputs = model(inputs)
+                if metrics is None:
+                    metrics = {"accuracy": accuracy} if _are_classes(outputs, targets) else {}
                 judged: dict[str, Callable[[Tensor, Tensor], Any]] = {"loss": loss, **metrics}
                 for name, judge in judged.items():
-                    totals[name] = totals.get(name, 0.0) + float(judge(outputs, targets)) * len(inputs)
+                    value = _one_number(f"evaluate: {name}", judge(outputs, targets))
+                    totals[name] = totals.get(name, 0.0) + value * len(inputs)
                 count += len(inputs)
                 source.forget()
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     if count == 0:
         raise ValueError("evaluate: data must hold at least one example, got none")
     return {name: total / count for name, total in totals.items()}
+
+
+def _check_kinds(caller: str, model: Any, loss: Any, metrics: Any) -> None:
+    if not isinstance(model, Module):
+        got = getattr(model, "__name__", type(model).__name__)
+        raise TypeError(f"{caller}: model must be a Module, got {got}; write its forward in a subclass of Module")
+    if not callable(loss):
+        raise TypeError(f"{caller}: loss must be a function loss(outputs, y), got {loss!r}")
+    if metrics is not None and not (isinstance(metrics, Mapping) and all(map(callable, metrics.values()))):
+        raise TypeError(f"{caller}: metrics must be a dict of functions by name, got {metrics!r}")
+
+
+def _are_classes(outputs: Any, targets: Tensor) -> bool:
+    """Whether there is a row of scores for each integer target."""
+    return targets.dtype.kind in "iu" and isinstance(outputs, Tensor) and scores_fit(outputs, targets)
+
+
+def _one_number(what: str, value: Any) -> float:
+    if getattr(value, "size", 1) != 1:
+        raise ValueError(f"{what} must be one number, got shape {tuple(value.shape)}")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} must be a number or a tensor of one element, got {type(value).__name__}") from None
 
 
 def _epoch_end(callback: Any, state: TrainingState) -> bool | None:

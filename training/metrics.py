@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..autograd import Tensor, is_floating
-from ..backend import Array, backend_for, backend_of
+from ..backend import Array, Backend, backend_for, backend_of
+from ..layers.lengths import length
+
+_MOST_CLASSES = 1 << 14  # that labels alone may ask for: 2 GiB of counts; a label beyond is rather a mistake
 
 
 def accuracy(predicted: Any, labels: Any) -> float:
     """The share of examples whose class was predicted, in [0, 1].
 
     Args:
-        predicted: scores of shape ``(N, K)``, floating, the greatest one counting (the first of equals); or the
-            predicted classes, integers, of the labels' shape.
-        labels: the true classes, integers, shape ``(N,)``; on any device.
+        predicted: scores of shape ``(N, K)`` or ``(N, K, d1, …)``, floating, the greatest one counting (the first of
+            equals); or the predicted classes, integers, of the labels' shape.
+        labels: the true classes, integers, shape ``(N,)`` or ``(N, d1, …)``; on any device.
     Raises:
         ValueError: shapes do not fit, or there are no examples. TypeError: labels are not integers.
     """
@@ -34,9 +37,8 @@ def top_k_accuracy(scores: Any, labels: Any, k: int = 5) -> float:
         scores: shape ``(N, K)``, floating; labels: the true classes, integers, shape ``(N,)``; on any device.
         k: at least 1; from K on every answer is right.
     """
-    if k < 1:
-        raise ValueError(f"top_k_accuracy: k must be at least 1, got {k}")
-    values, true = as_host("top_k_accuracy", scores), as_host("top_k_accuracy", labels)
+    k = length("top_k_accuracy", "k", k, 1)
+    values, true = as_host("top_k_accuracy", "scores", scores), as_host("top_k_accuracy", "labels", labels)
     if not is_floating(values.dtype):
         raise TypeError(f"top_k_accuracy: scores must be floating, got {values.dtype}")
     classes_of("top_k_accuracy", values, true)  # the other checks
@@ -67,9 +69,14 @@ def confusion_matrix(predicted: Any, labels: Any, num_classes: int | None = None
     xp = backend_for("cpu").xp
     classes, true = (backend_of(a).to_numpy(a).reshape(-1).astype("int64") for a in (classes, true))
     greatest = max(int(classes.max(initial=-1)), int(true.max(initial=-1)))
+    least = min(int(classes.min(initial=0)), int(true.min(initial=0)))
     if num_classes is None:
         num_classes = predicted.shape[1] if is_floating(predicted.dtype) else greatest + 1
-    least = min(int(classes.min(initial=0)), int(true.min(initial=0)))
+        if num_classes > _MOST_CLASSES and not is_floating(predicted.dtype):
+            raise ValueError(
+                f"confusion_matrix: labels must be below {_MOST_CLASSES} where num_classes is not given, got {greatest}"
+            )
+    num_classes = length("confusion_matrix", "num_classes", num_classes)
     if least < 0 or greatest >= num_classes:
         raise ValueError(
             f"confusion_matrix: classes must be in 0 … {num_classes - 1}, got {least if least < 0 else greatest}"
@@ -85,12 +92,15 @@ def format_confusion_matrix(matrix: Array, names: Sequence[str] | None = None) -
         matrix: from :func:`confusion_matrix`.
         names: of the classes; by default their numbers.
     """
-    names = [str(i) for i in range(len(matrix))] if names is None else list(names)
+    if not hasattr(matrix, "tolist") or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        got = matrix.shape if hasattr(matrix, "shape") else type(matrix).__name__
+        raise ValueError(f"format_confusion_matrix: matrix must be an array of shape (K, K), got {got}")
+    names = [str(i) for i in range(len(matrix))] if names is None else [str(name) for name in names]
     if len(names) != len(matrix):
         raise ValueError(f"format_confusion_matrix: names must be {len(matrix)}, one for each class, got {len(names)}")
     cells = [["·" if n == 0 else str(n) for n in row] for row in matrix.tolist()]
-    width = max(len(text) for text in [*names, *(cell for row in cells for cell in row)])
-    left = max(len("true"), *(len(name) for name in names))
+    width = max((len(text) for text in [*names, *(cell for row in cells for cell in row)]), default=0)
+    left = max(map(len, ["true", *names]))
     lines = [f"{'':>{left}}   predicted", f"{'true':>{left}}   " + " ".join(f"{name:>{width}}" for name in names)]
     lines += [
         f"{name:>{left}}   " + " ".join(f"{cell:>{width}}" for cell in row)
@@ -101,15 +111,14 @@ def format_confusion_matrix(matrix: Array, names: Sequence[str] | None = None) -
 
 def classes_of(caller: str, predicted: Any, labels: Any) -> tuple[Array, Array]:
     """Predicted and true classes as plain arrays of one shape on one device."""
-    guess = predicted.data if isinstance(predicted, Tensor) else predicted
-    true = labels.data if isinstance(labels, Tensor) else labels
-    backend, other = backend_of(guess), backend_of(true)
+    guess, backend = _plain(caller, "predicted", predicted)
+    true, other = _plain(caller, "labels", labels)
     if true.dtype.kind not in "iu":
         raise TypeError(f"{caller}: labels must be integers, got {true.dtype}")
     if is_floating(guess.dtype):
-        if guess.ndim != 2 or guess.shape[:1] != true.shape:
+        if not scores_fit(guess, true):
             raise ValueError(
-                f"{caller}: scores must have shape (N, K) and labels (N,), got {guess.shape} and {true.shape}"
+                f"{caller}: scores must have shape (N, K, …) and labels (N, …), got {guess.shape} and {true.shape}"
             )
         guess = backend.xp.argmax(guess, axis=1)
     elif guess.dtype.kind not in "iu":
@@ -123,10 +132,22 @@ def classes_of(caller: str, predicted: Any, labels: Any) -> tuple[Array, Array]:
     return guess, true
 
 
-def as_host(caller: str, values: Any) -> Array:
+def scores_fit(scores: Any, labels: Any) -> bool:
+    """Whether these are shapes ``(N, K, d1, …)`` and ``(N, d1, …)``, K at least 1."""
+    shape = tuple(scores.shape)
+    return len(shape) >= 2 and shape[1] > 0 and (shape[0], *shape[2:]) == tuple(labels.shape)
+
+
+def as_host(caller: str, name: str, values: Any) -> Array:
     """An array or tensor of any device as a plain array on the host."""
+    array, backend = _plain(caller, name, values)
+    return backend.to_numpy(array)
+
+
+def _plain(caller: str, name: str, values: Any) -> tuple[Array, Backend]:
+    """The array of an argument, and its backend."""
     array = values.data if isinstance(values, Tensor) else values
     try:
-        return backend_of(array).to_numpy(array)
+        return array, backend_of(array)
     except TypeError as error:
-        raise TypeError(f"{caller}: {error}") from None
+        raise TypeError(f"{caller}: {name} must be an array or a tensor: {error}") from None

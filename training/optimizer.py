@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..autograd import Parameter, note_write
-from ..backend import Array, backend_for, backend_of, parallel
+from ..backend import Array, backend_for, backend_of, is_array, parallel
+from ..layers.real import real
 from .flat import CHUNK, FlatParameters, Run
 from .groups import ParameterGroup, Settings, given_groups, keep_states
 
@@ -168,6 +169,14 @@ class Optimizer:
         self._update(xp, p, g, run.states, xp.empty_like(p), run.numbers, flat.settings)
         run.data[...] = p
 
+    # -- copies ---------------------------------------------------------------------------------------------------
+    def __reduce_ex__(self, protocol: object) -> Any:
+        kind = type(self).__name__
+        raise TypeError(
+            f"{kind}: an optimizer cannot be copied or pickled apart from the parameters that it changes: make a new "
+            f"one, {kind}(copied_model.parameters(), …), and load_state_dict(optimizer.state_dict())"
+        )
+
     # -- state ----------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Array]:
         """Hyper-parameters, step counts and state by name, all as arrays: what :func:`lamella.save` takes.
@@ -209,11 +218,15 @@ class Optimizer:
     def check_state_dict(self, state: Mapping[str, Any]) -> list[Settings]:
         """Raise what :meth:`load_state_dict` would raise, and change nothing; gives each group's hyper-parameters."""
         caller = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{caller}: state must be a mapping of names to arrays, got {type(state).__name__}")
         own = self.state_dict()
         missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
         if missing or unexpected:
             raise KeyError(f"{caller}: missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}")
         for name, array in own.items():
+            if not is_array(state[name]):
+                raise TypeError(f"{caller}: {name} must be an array, got {type(state[name]).__name__}")
             if tuple(state[name].shape) != array.shape:
                 raise ValueError(f"{caller}: {name} must have shape {array.shape}, got {tuple(state[name].shape)}")
         self._number("lr", float(state["lr"]))
@@ -237,9 +250,8 @@ class Optimizer:
     @classmethod
     def _number(cls, name: str, value: float, below: float = math.inf) -> float:
         """A hyper-parameter in ``0 <= value < below`` as a float."""
-        if isinstance(value, bool) or not hasattr(value, "__float__"):
-            raise TypeError(f"{cls.__name__}: {name} must be a number, got {value!r}")
-        if not 0.0 <= float(value) < below:
+        number = real(cls.__name__, name, value)
+        if not 0.0 <= number < below:
             limit = "finite" if below == math.inf else f"below {below:g}"
             raise ValueError(f"{cls.__name__}: {name} must not be negative and be {limit}, got {value!r}")
-        return float(value)
+        return number

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..backend import Array, backend_for
-from .callbacks import Callback, TrainingState
+from ..layers.lengths import length
+from ..layers.real import real
+from .callbacks import Callback, TrainingState, check_monitor
 
 
 class ReduceOnPlateau(Callback):
@@ -38,12 +40,14 @@ class ReduceOnPlateau(Callback):
         cooldown: int = 0,
         min_lr: float = 0.0,
     ) -> None:
-        if not 0.0 < factor < 1.0:
-            raise ValueError(f"ReduceOnPlateau: factor must be above 0 and below 1, got {factor}")
-        if patience < 0:
-            raise ValueError(f"ReduceOnPlateau: patience must not be negative, got {patience}")
-        self.factor, self.patience, self.monitor, self.maximize = factor, patience, monitor, maximize
-        self.threshold, self.cooldown, self.min_lr = threshold, cooldown, min_lr
+        owner = "ReduceOnPlateau"
+        self.factor = real(owner, "factor", factor)
+        if not 0.0 < self.factor < 1.0:
+            raise ValueError(f"{owner}: factor must be above 0 and below 1, got {factor}")
+        check_monitor(owner, monitor)
+        self.patience, self.monitor, self.maximize = length(owner, "patience", patience), monitor, maximize
+        self.threshold, self.cooldown = real(owner, "threshold", threshold), length(owner, "cooldown", cooldown)
+        self.min_lr = real(owner, "min_lr", min_lr)
         self.best = -math.inf if maximize else math.inf
         self._bad, self._cooling = 0, 0
 

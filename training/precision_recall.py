@@ -49,7 +49,7 @@ def _counts(
     """For each class: how often it was rightly predicted, was predicted, and is true."""
     if average not in _AVERAGES:
         raise ValueError(f"{caller}: average must be one of {', '.join(_AVERAGES)}, got {average!r}")
-    if zero_division not in (0, 1):
+    if not isinstance(zero_division, (int, float)) or zero_division not in (0, 1):
         raise ValueError(f"{caller}: zero_division must be 0 or 1, got {zero_division!r}")
     matrix = confusion_matrix(predicted, labels)
     if matrix.sum() == 0:

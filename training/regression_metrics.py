@@ -50,7 +50,10 @@ def r2_score(predicted: Any, targets: Any) -> float:
 
 def _error(caller: str, predicted: Any, targets: Any) -> tuple[Array, Array]:
     """prediction − target, and the target, in float64 on the host."""
-    guess, true = (as_host(caller, values).astype("float64") for values in (predicted, targets))
+    guess, true = (
+        as_host(caller, name, values).astype("float64")
+        for name, values in (("predicted", predicted), ("targets", targets))
+    )
     if guess.shape != true.shape:
         raise ValueError(f"{caller}: predicted and targets must have one shape, got {guess.shape} and {true.shape}")
     if guess.size == 0:

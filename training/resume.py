@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..autograd import Tensor
-from ..backend import Array, Generator, is_array
+from ..backend import Array, Generator, as_generator, is_array
 from ..layers import Module
 from .checkpoint import read, save
 from .optimizer import Optimizer
@@ -39,6 +39,9 @@ def save_checkpoint(
     Raises:
         TypeError: something in ``extra`` is neither. OSError: the file cannot be written.
     """
+    _check_kinds("save_checkpoint", model, optimizer, rng)
+    if extra is not None and not isinstance(extra, Mapping):
+        raise TypeError(f"save_checkpoint: extra must be a mapping of names to values, got {type(extra).__name__}")
     arrays: dict[str, Any] = {}
     if model is not None:
         arrays |= {f"model.{name}": array for name, array in model.state_dict().items()}
@@ -80,6 +83,7 @@ def load_checkpoint(
         ValueError: the file is damaged or no checkpoint, or a shape is another than in the model or optimizer.
         KeyError: something asked for, or a name in it, is missing or unexpected.
     """
+    _check_kinds("load_checkpoint", model, optimizer, rng)
     arrays, words = read("load_checkpoint", path, sealed=True)
     if words.get(_FORMAT) != _VERSION:
         raise ValueError(
@@ -115,3 +119,10 @@ def load_checkpoint(
     if rng is not None:
         rng.state = state_from_array(arrays["rng"])
     return {**json.loads(words["extra"]), **parts["extra"]}
+
+
+def _check_kinds(caller: str, model: Any, optimizer: Any, rng: Any) -> None:
+    for name, value, kind in (("model", model, Module), ("optimizer", optimizer, Optimizer)):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{caller}: {name} must be of class {kind.__name__} or None, got {value!r}")
+    as_generator(caller, rng)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backend import Generator
 from .callbacks import Callback, TrainingState
+from .checkpoint import writable
 from .losses import EpochLosses
 from .random_state import generators_of
 from .replay import not_finite_parameter
@@ -41,8 +42,8 @@ class RunFile:
     ) -> None:
         if path is None and every is not None:
             raise ValueError(f"fit: every needs a checkpoint to write, got every={every} and no checkpoint")
-        if every is not None and every < 1:
-            raise ValueError(f"fit: every must be at least 1, got {every}")
+        if path is not None:
+            writable("fit", "checkpoint", path)
         if path is not None and any(rng is found for found in generators_of(state.model).values()):
             raise ValueError(
                 "fit: rng must be another generator than those of the model's modules where there is a checkpoint; "

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..backend import Array, Generator, backend_for, backend_of
+from ..backend import Array, Generator, as_generator, backend_for, backend_of
+from ..layers.lengths import length as checked_length
+from ..layers.real import real
 from .data import examples, taken
 
 
@@ -26,10 +28,13 @@ def split(
         ValueError: fractions do not sum to 1, a part would be empty, or numbers of examples differ.
     """
     data, length = examples("split", arrays)
+    if isinstance(fractions, str) or not hasattr(fractions, "__iter__"):
+        raise TypeError(f"split: fractions must be the share of each part, such as (0.8, 0.2), got {fractions!r}")
+    fractions = [real("split", "each of fractions", fraction) for fraction in fractions]
     if not fractions or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"split: fractions must each be above 0 and sum to 1, got {tuple(fractions)}")
     xp = backend_for("cpu").xp
-    order = xp.arange(length) if rng is None else rng.permutation(length)
+    order = xp.arange(length) if rng is None else as_generator("split", rng).permutation(length)
     if stratify is not None:
         (labels,), count = examples("split: stratify", (stratify,))
         if labels.ndim != 1 or count != length:
@@ -78,6 +83,8 @@ def train_validation_test_split(
         arrays, rng, stratify: as for :func:`split`.
         validation, test: their shares, above 0 and together below 1.
     """
+    caller = "train_validation_test_split"
+    validation, test = real(caller, "validation", validation), real(caller, "test", test)
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise ValueError(
             "train_validation_test_split: validation and test must be above 0 and together below 1, got "
@@ -97,11 +104,8 @@ class KFold:
     """
 
     def __init__(self, k: int = 5, rng: Generator | None = None) -> None:
-        if not hasattr(k, "__index__") or isinstance(k, bool):
-            raise TypeError(f"{type(self).__name__}: k must be an integer, got {k!r}")
-        if k < 2:
-            raise ValueError(f"{type(self).__name__}: k must be at least 2, got {k}")
-        self.k, self.rng = int(k), rng
+        self.k = checked_length(type(self).__name__, "k", k, 2)
+        self.rng = None if rng is None else as_generator(type(self).__name__, rng)
 
     def split(self, x: Any, y: Any = None) -> Iterator[tuple[Array, Array]]:
         """For each fold the numbers of the examples that train and of those that judge: int64, ascending, on the host.
@@ -110,6 +114,8 @@ class KFold:
             x: what has N examples along its first axis.
             y: labels, where folds are made from them.
         """
+        if not hasattr(x, "__len__"):
+            raise TypeError(f"{type(self).__name__}.split: x must have a length, got {type(x).__name__}")
         length = len(x)
         if length < self.k:
             raise ValueError(

@@ -45,7 +45,12 @@ class Step:
             inputs, targets = moved(inputs, device), moved(targets, device)
         if self.schedule is not None:
             self.optimizer.lr = self.schedule(number)
-        return self.loss(self.model(inputs), targets)
+        value = self.loss(self.model(inputs), targets)
+        if not isinstance(value, Tensor) or value.data.size != 1:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            kind = ValueError if isinstance(value, Tensor) else TypeError
+            raise kind(f"fit: loss must return a tensor of one element, got {got}")
+        return value
 
     def backward(self, value: Tensor) -> None:
         self.optimizer.zero_grad()

@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("info", help="what lamella finds on this machine: libraries, devices, memory")
     demo = commands.add_parser("demo", help="train a digit classifier on every usable device, in seconds")
     demo.add_argument("--device", type=_devices, default=None, metavar="cpu,cuda", help="default: all that work here")
-    demo.add_argument("--epochs", type=_at_least(1), default=40, help="passes over the data (default: 40)")
-    demo.add_argument("--seed", type=_at_least(0), default=0, help="of weights, shuffles and dropout (default: 0)")
+    demo.add_argument("--epochs", type=_integer(1), default=40, help="passes over the data (default: 40)")
+    demo.add_argument("--seed", type=_integer(0), default=0, help="of weights, shuffles and dropout (default: 0)")
     demo.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the trained models")
     arguments = parser.parse_args(argv)
     if arguments.command == "info":
@@ -95,6 +95,8 @@ def _demo(names: list[str] | None, epochs: int, seed: int, output: Path) -> int:
             devices.append(check_device(name))
         except DeviceUnavailableError as error:
             print(f"Not on {name}: {error}.")
+    if not devices:
+        return 1
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -102,13 +104,13 @@ def _demo(names: list[str] | None, epochs: int, seed: int, output: Path) -> int:
         return 2
 
     rows = []
-    for device in devices:
+    for device in dict.fromkeys(devices):
         model, seconds = _train(device, train, epochs, seed)
         x_test = tensor(test[0], device=device)
         logits = _predict(model, x_test)
         path = output / f"digits-{device.kind}.safetensors"
         training.save(path, model.state_dict(), {"classes": "0 1 2 3 4 5 6 7 8 9"})
-        fresh = _model(seed + 1).to(device)
+        fresh = _model(seed ^ 1).to(device)
         fresh.load_state_dict(training.load(path))
         same = _predict(fresh, x_test).to_numpy().tobytes() == logits.to_numpy().tobytes()
         y_test = tensor(test[1], device=device)
@@ -120,8 +122,6 @@ def _demo(names: list[str] | None, epochs: int, seed: int, output: Path) -> int:
         print(f"it predicts the {len(test[0])} digits again, bit for bit.")
         steps = epochs * -(-len(train[0]) // _BATCH)
         rows.append((str(device), training.accuracy(logits, y_test), seconds, seconds / steps))
-    if not rows:
-        return 1
     print(f"\n{'device':<10}{'accuracy':>10}{'training':>12}{'one step':>12}")
     for name, accuracy, seconds, step in rows:
         print(f"{name:<10}{accuracy:>10.2%}{seconds:>10.2f} s{step * 1e6:>9.0f} µs")
@@ -180,10 +180,12 @@ def _report(test: tuple[Any, Any], logits: Any, matrix: Any) -> None:
 
 
 # -- arguments ------------------------------------------------------------------------------------------------------
-def _at_least(least: int) -> Any:
+def _integer(least: int, greatest: int = 2**64 - 1) -> Any:
     def integer(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(f"must be an integer of at least {least}, got {text!r}")
+        if int(text) > greatest:
+            raise argparse.ArgumentTypeError(f"must be at most {greatest}, got {text!r}")
         return int(text)
 
     return integer
