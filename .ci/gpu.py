@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import datetime
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -25,6 +26,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import xml.etree.ElementTree
@@ -113,12 +115,17 @@ def environment(driver_version: int) -> str:
 
 
 def environment_without_network() -> str:
-    """An environment that sees this interpreter's packages, with lamella installed and nothing downloaded."""
+    """An environment that sees this interpreter's packages, with lamella installed and nothing downloaded.
+
+    It has no pip of its own: Python 3.11 would put an old setuptools beside that, before the one that is installed.
+    """
     missing = [
         name
-        for name in ("numpy", "safetensors", "ml_dtypes", "setuptools", "pytest", "pytest_timeout")
+        for name in ("numpy", "safetensors", "ml_dtypes", "pip", "setuptools", "pytest", "pytest_timeout")
         if importlib.util.find_spec(name) is None
     ]
+    if "setuptools" not in missing and int(importlib.metadata.version("setuptools").partition(".")[0]) < 77:
+        missing.append("setuptools>=77")
     if missing:
         sys.exit(
             f"make gpu: {sys.executable} has CuPy and lacks {', '.join(missing)}: install what is missing beside it"
@@ -126,7 +133,13 @@ def environment_without_network() -> str:
     folder = ROOT / ".venv/gpu"
     python = str(folder / "bin/python")
     if not Path(python).exists():
-        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(folder)], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", str(folder)], check=True
+        )
+        if sys.prefix != sys.base_prefix:  # "system" is then the interpreter below this one's environment
+            version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+            beneath = folder / f"lib/{version}/site-packages/beneath.pth"
+            beneath.write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
     install = ["-m", "pip", "install", "-qq", "--no-deps", "--no-build-isolation", "-e", "."]
     subprocess.run([python, *install], cwd=ROOT, check=True)
     return python

@@ -62,20 +62,23 @@ def c_type(dtype: np.dtype[Any]) -> str | None:
         return _C_TYPES.setdefault(dtype, "bfloat16" if dtype.name == "bfloat16" else None)
 
 
-def address(array: Array) -> int:
-    """Where the device array's first element lies, in bytes."""
-    return backend_of(array).address(array)
-
-
 def same_alignment(*arrays: Array) -> bool:
     """Whether all addresses agree modulo the widest access: rows then have their 16-byte boundaries alike."""
+    address = backend_of(arrays[0]).address
     first = address(arrays[0]) % WIDEST_ACCESS
-    return all(address(array) % WIDEST_ACCESS == first for array in arrays[1:])
+    for array in arrays[1:]:  # noqa: SIM110 (a generator would cost more than its few steps)
+        if address(array) % WIDEST_ACCESS != first:
+            return False
+    return True
 
 
 def aligned(*arrays: Array) -> bool:
     """Whether every array starts on a boundary of the widest access."""
-    return all(address(array) % WIDEST_ACCESS == 0 for array in arrays)
+    address = backend_of(arrays[0]).address
+    for array in arrays:  # noqa: SIM110 (likewise)
+        if address(array) % WIDEST_ACCESS:
+            return False
+    return True
 
 
 def contiguous(backend: Backend, array: Array) -> Array:
