@@ -109,7 +109,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def set_num_threads(count: int) -> None:
-    """Use ``count`` CPU threads in lamella's own operations; 1 means that no helper thread ever runs."""
+    """Use ``count`` CPU threads in lamella's own operations; 1 means that no helper thread ever runs.
+
+    Large sums and products are cut by the number of threads: results repeat bit for bit with the same number, and agree
+    to rounding with another.
+    """
     if not isinstance(count, int) or isinstance(count, bool):
         raise TypeError(f"set_num_threads: count must be an int, got {count!r}")
     if count < 1:
