@@ -347,3 +347,45 @@ def test_a_grid_that_is_too_large_is_refused():
         ValueError, match=r"softmax_forward_streamed: a grid has at most 2147483647 blocks, .* need 4294967296"
     ):
         module._select("softmax_forward", np.dtype(np.float32), (1 << 32, 100_000), 1, True, True)
+
+
+# -- the launcher's rarer ways ----------------------------------------------------------------------------------------
+
+
+def test_a_strided_axis_off_a_16_byte_boundary_takes_single_elements_and_is_right(device):
+    backend = backend_for(device)
+    if not backend.runs_cuda:
+        pytest.skip("a launcher's choice")
+    host = np.random.default_rng(0).standard_normal(1 + 2 * 3 * 4).astype(np.float32)
+    x = put(host, device)[1:].reshape(2, 3, 4)
+    assert "an array does not start on a 16-byte boundary" in kernels.explain("softmax", x, axis=1)
+    np.testing.assert_allclose(take(kernels.softmax(x, 1), device), softmax64(host[1:].reshape(2, 3, 4), 1), atol=1e-6)
+
+
+def test_an_axis_beyond_the_kernels_index_takes_the_definition():
+    plan = module._select("softmax_forward", np.dtype(np.float32), (1, 2**30 + 1), 1, True, True)
+    assert not plan.kernel
+    assert "has 1073741825 elements, the kernels index at most 1073741824" in str(plan)
+
+
+def test_with_several_devices_a_kernel_runs_on_that_of_its_arrays(monkeypatch):
+    testing = pytest.importorskip("lamella.testing")
+    entered = []
+    with testing.simulator() as simulated:
+        x = simulated.from_numpy(np.float32([[1, 2, 3]]))
+        device = type(x.device)
+        monkeypatch.setattr(device, "__enter__", lambda self: entered.append(self.id))
+        monkeypatch.setattr(type(simulated), "devices", lambda self: (simulated.device_of(x), None))
+        y = kernels.softmax(x)
+        np.testing.assert_allclose(y.get(), softmax64(np.array([[1.0, 2, 3]])), atol=1e-6)
+    assert entered == [0]
+
+
+@pytest.mark.parametrize("array", ["dy", "y"])
+def test_explain_of_the_backward_pass_says_what_is_copied(array, device):
+    backend = backend_for(device)
+    whole = {name: put(np.ones((4, 6), np.float32), device) for name in ("dy", "y")}
+    whole[array] = put(np.ones((6, 4), np.float32), device).T
+    said = kernels.explain("softmax_backward", whole["dy"], whole["y"])
+    expected = f"{array} is not C-contiguous and copied first" if backend.runs_cuda else "runs no CUDA kernels"
+    assert expected in said

@@ -146,3 +146,9 @@ def judge(broken: Path, number: int) -> None:
     for defines in _SMALL:
         if defines.split()[0] in section:
             run_variant(read_source(broken), tuple(defines.split()), seeds=(0, 1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", variants(SOURCE)[::6], ids=str)
+def test_intact_kernels_raise_no_alarm_over_20_seeds(variant: Variant) -> None:
+    run_variant(read_source(SOURCE), variant.defines, seeds=range(20))
