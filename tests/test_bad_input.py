@@ -162,7 +162,10 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: copy.deepcopy(SGD(linear().parameters())), TypeError, r"SGD: .*copied.*load_state_dict\(optimizer.",
     ),
     "huge label": (
-        lambda: confusion_matrix(np.array([0]), np.array([10**7])), ValueError, "below 16384 .*num_classes.*got 10000",
+        lambda: confusion_matrix(np.array([0]), np.array([10**7])), ValueError, "at most 20000, got 10000001; number",
+    ),
+    "huge num_classes": (
+        lambda: confusion_matrix(Y, Y, 10**6), ValueError, "num_classes must be at most 20000, got 1000000",
     ),
     "label beyond": (lambda: confusion_matrix(np.array([0]), np.array([9]), 3), ValueError, r"in 0 … 2, got 9"),
     "num_classes": (lambda: confusion_matrix(Y, Y, "a"), TypeError, "num_classes must be an integer, got 'a'"),

@@ -117,6 +117,25 @@ def test_no_flipped_bit_gives_other_arrays(tmp_path: Path) -> None:
     assert refused >= 0.8 * 8 * len(content)
 
 
+def test_no_flipped_bit_takes_the_seal_off(tmp_path: Path) -> None:
+    save(tmp_path / "whole", {"x": np.arange(3, dtype="int8")}, {"a": "b"})
+    content = (tmp_path / "whole").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    for position in range(len(content)):
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << bit
+            (tmp_path / "flipped").write_bytes(flipped)
+            try:
+                found, words = load(tmp_path / "flipped"), load_metadata(tmp_path / "flipped")
+            except ValueError:
+                continue
+            assert same(found, {"x": np.arange(3, dtype="int8")})
+            assert words == {"a": "b"}
+            told = json.loads(flipped[8 : 8 + length])["__metadata__"]
+            assert {"lamella.sha256", "lamella.seal"} <= told.keys(), (position, bit)
+
+
 def header(text: bytes, data: bytes = b"") -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
@@ -138,6 +157,17 @@ HOSTILE = {
         b"\0" * 6,
     ),
     "hole": header(b'{"x":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}', b"\0" * 4),
+    "70 axes": header(b'{"x":{"dtype":"U8","shape":[' + b"1," * 69 + b'1],"data_offsets":[0,1]}}', b"\0"),
+    "too great for NumPy": header(
+        b'{"x":{"dtype":"U8","shape":[0,9223372036854775807,2],"data_offsets":[0,0]}}'
+    ),
+    "a name twice": header(
+        b'{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"x":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}',
+        b"\0",
+    ),
+    "metadata twice": header(b'{"__metadata__":{"a":"1","a":"2"}}'),
+    "one digest": header(b'{"__metadata__":{"lamella.seal":"1"}}'),
+    "two digests": header(b'{"__metadata__":{"lamella.seal":"1","lamella.sha256":"2"}}'),
     "unknown dtype": header(b'{"x":{"dtype":"O","shape":[1],"data_offsets":[0,8]}}', b"\0" * 8),
     "dtype NumPy has not": header(b'{"x":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}', b"\0"),
 }
@@ -165,6 +195,10 @@ WRONG: list[tuple[dict[Any, Any], Any, type[Exception], str]] = [
     ({"__metadata__": np.ones(2)}, None, TypeError, "got '__metadata__'"),
     ({}, {"epoch": 3}, TypeError, "metadata must map text to text, got 'epoch': 3"),
     ({}, {"lamella.sha256": "0"}, ValueError, "must not use the name lamella.sha256"),
+    ({}, {"lamella.seal": "0"}, ValueError, "must not use the name lamella.seal"),
+    ({"a\ud800": np.ones(2)}, None, ValueError, r"save: names must be text that UTF-8 has, got 'a\\ud800'"),
+    ({}, {"a\ud800": "b"}, ValueError, r"save: metadata must be text that UTF-8 has, got 'a\\ud800'"),
+    ({}, {"a": "\udfff"}, ValueError, r"save: metadata must be text that UTF-8 has, got '\\udfff'"),
 ]
 
 

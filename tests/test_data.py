@@ -94,6 +94,35 @@ def test_a_stratified_split_gives_each_part_its_share_of_every_class() -> None:
             assert abs((part == label).sum() - share * count) <= 1
 
 
+def test_a_small_stratified_split_gives_each_part_its_share_of_every_class() -> None:
+    y = np.array([2, 0, 1, 3, 3, 3])
+    (train,), (test,) = split(y, fractions=(0.7, 0.3), rng=None, stratify=y)
+    assert (len(train), len(test)) == (4, 2)
+    assert (train == 3).sum() == 2
+
+
+def test_any_stratified_split_gives_each_part_its_share_of_every_class() -> None:
+    rng, seen = np.random.default_rng(0), 0
+    for trial in range(2000):
+        k = int(rng.integers(2, 4 if trial % 2 else 8))
+        y = rng.integers(0, rng.integers(1, 12), rng.integers(k, 80))
+        weights = rng.integers(1, 9, k).astype(float) if trial % 3 else rng.random(k) + 0.05
+        fractions = weights / weights.sum()
+        x = np.arange(len(y))
+        if fractions.min() * len(y) < 2:  # else a part may be empty
+            continue
+        plain = split(x, fractions=fractions, rng=None)
+        parts = split(x, y, fractions=fractions, rng=Generator(trial), stratify=y)
+        seen += 1
+        np.testing.assert_array_equal(np.sort(np.concatenate([xs for xs, _ in parts])), x)
+        for fraction, (xs, ys), (without,) in zip(fractions, parts, plain, strict=True):
+            np.testing.assert_array_equal(y[xs], ys)
+            assert abs(len(xs) - len(without)) <= (k > 3)
+            for label in np.unique(y):
+                assert abs((ys == label).sum() - fraction * (y == label).sum()) <= 1 + 1e-9
+    assert seen > 500
+
+
 def test_a_split_without_generator_keeps_the_order() -> None:
     (first,), (second,) = split(np.arange(10), fractions=(0.7, 0.3), rng=None)
     np.testing.assert_array_equal(np.concatenate([first, second]), np.arange(10))

@@ -365,3 +365,40 @@ def test_a_state_of_another_model_is_refused_whole() -> None:
     with pytest.raises(KeyError, match=r"missing \['1.steps', '1.gradient_sum', '1.square_sum'\], unexpected nothing"):
         two.load_state_dict(stored)
     assert one.lr == two.lr == 1e-3
+
+
+IMPOSSIBLE: dict[str, tuple[Any, Any, type[Exception], str]] = {
+    "steps below 0": ("0.steps", np.array(-1), ValueError, r"0\.steps must not be negative, got -1"),
+    "part of a step": ("0.steps", np.array(2.7), TypeError, r"0\.steps must be an integer, got float64"),
+    "steps true": ("0.steps", np.array(True), TypeError, r"0\.steps must be an integer, got bool"),
+    "complex": ("0.gradient_sum", np.ones(3, complex), TypeError, r"0\.gradient_sum must be floating, got complex128"),
+    "integers": ("1.square_sum", np.ones(2, "int64"), TypeError, r"1\.square_sum must be floating, got int64"),
+    "NaN sum": ("0.gradient_sum", np.array([0, np.nan, 0]), ValueError, r"0\.gradient_sum must not be NaN"),
+    "NaN squares": ("1.square_sum", np.array([np.nan, 0]), ValueError, r"1\.square_sum must not be NaN"),
+    "bfloat16 NaN": ("1.square_sum", np.array([np.nan, 0], ml_dtypes.bfloat16), ValueError, "1.square_sum must not be"),
+    "squares below 0": ("1.square_sum", np.array([0.0, -1]), ValueError, r"1\.square_sum must not be negative, got -1"),
+    "NaN share": ("groups.0.share", np.array(np.nan), ValueError, r"groups\.0\.share must not be NaN"),
+    "endless share": ("groups.0.share", np.array(np.inf), ValueError, r"groups\.0\.share must be finite, got inf"),
+    "share below 0": ("groups.0.share", np.array(-1.0), ValueError, r"groups\.0\.share must not be negative, got -1"),
+    "complex rate": ("lr", np.array(1j), TypeError, "lr must be floating, got complex128"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_a_state_that_no_optimizer_can_have_stored_changes_nothing(case: str) -> None:
+    name, value, error, message = IMPOSSIBLE[case]
+    optimizer = Adam([parameter([1.0, 2, 3], "float32"), parameter([4.0, 5], "float32")])
+    before = optimizer.state_dict()
+    for look in (optimizer.check_state_dict, optimizer.load_state_dict):
+        with pytest.raises(error, match=f"Adam.load_state_dict: {message}"):
+            look({**before, "lr": np.array(0.5), name: value})
+    after = optimizer.state_dict()
+    assert all(after[key].tobytes() == before[key].tobytes() for key in before)
+
+
+def test_state_of_another_float_and_infinite_sums_are_taken() -> None:
+    optimizer = Adam([parameter([1.0, 2], "float32")])
+    state = {**optimizer.state_dict(), "0.steps": np.array(3, "int32"), "0.square_sum": np.array([1.0, np.inf])}
+    optimizer.load_state_dict(state)
+    assert optimizer.state_dict()["0.steps"] == 3
+    np.testing.assert_array_equal(optimizer.state_dict()["0.square_sum"], np.array([1, np.inf], "float32"))

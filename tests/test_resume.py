@@ -209,7 +209,8 @@ def test_a_checkpoint_without_its_digest_is_refused(tmp_path: Path) -> None:
     model = network()
     save_checkpoint(tmp_path / "a", model=model)
     content = (tmp_path / "a").read_bytes()
-    (tmp_path / "a").write_bytes(content.replace(b"lamella.sha256", b"lamella.sha255"))
+    content = content.replace(b"lamella.sha256", b"lamella.sha255").replace(b"lamella.seal", b"lamella.sail")
+    (tmp_path / "a").write_bytes(content)
     with pytest.raises(ValueError, match=r"load_checkpoint: .*a is damaged or no checkpoint: it has no digest"):
         load_checkpoint(tmp_path / "a", model=model)
 
@@ -267,6 +268,7 @@ def mutated(whole: bytes, other: bytes, rng: Any) -> bytes:
         change = rng.integers(5)
         if change == 0:
             words["__metadata__"].pop("lamella.sha256")
+            words["__metadata__"].pop("lamella.seal")
         elif change == 1:
             words[name]["shape"] = [*words[name]["shape"][::-1], 1]
         elif change == 2:

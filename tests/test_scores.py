@@ -146,3 +146,20 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
 def test_a_wrong_argument_is_named(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+@pytest.mark.parametrize("score", SCORES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+def test_classes_with_great_numbers_score_as_small_ones(score: Any, name: str, average: str) -> None:
+    predicted, labels = PREDICTIONS[name]
+    great = [np.where(a > 0, a + 10**12, a) for a in (predicted, labels)]
+    assert score(*great, average=average) == pytest.approx(score(predicted, labels, average=average), rel=1e-14)
+
+
+def test_a_class_of_a_great_number_has_its_place() -> None:
+    found = recall_score(np.array([10**6, 3]), np.array([10**6, 4]), average="none")
+    assert found.shape == (10**6 + 1,)
+    assert np.flatnonzero(found).tolist() == [10**6]
+    with pytest.raises(ValueError, match=r"recall_score: for average='none' classes must be below 10000000, got 10000"):
+        recall_score(np.array([10**12]), np.array([0]), average="none")

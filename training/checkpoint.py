@@ -2,8 +2,8 @@
 
 A file is written beside its place, forced to the disk, read back and compared, and then moved there: whatever happens,
 the path holds the old file or the new one. A digest over names, dtypes, shapes, values and metadata stands in the
-file's metadata; it is compared when the file is read. Files of other programs have none and are read without that
-check.
+file's metadata, twice, under two names; it is compared when the file is read. A file with one of them is damaged. Files
+of other programs have none and are read without that check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from ..autograd import Tensor
 from ..backend import Array, backend_for, backend_of
 
-_DIGEST = "lamella.sha256"
+_DIGESTS = ("lamella.sha256", "lamella.seal")  # two, so that damage to one name does not pass for a foreign file
 _DTYPES = {
     "BOOL": "bool",
     **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
@@ -44,6 +44,7 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any], metadata: Mappi
         metadata: words about them, text by text.
     Raises:
         TypeError: a name or a value is not of these kinds, or a dtype has no place in the format.
+        ValueError: a name or a text cannot be written in UTF-8, or is one that save writes itself.
         OSError: the file cannot be written.
     """
     if not isinstance(state, Mapping):
@@ -57,9 +58,11 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any], metadata: Mappi
     for name, text in words.items():
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"save: metadata must map text to text, got {name!r}: {text!r}")
-        if name == _DIGEST:
-            raise ValueError(f"save: metadata must not use the name {_DIGEST}, which save writes itself")
-    words[_DIGEST] = _digest(arrays, words)
+        if name in _DIGESTS:
+            raise ValueError(f"save: metadata must not use the name {name}, which save writes itself")
+        _check_text("metadata", name)
+        _check_text("metadata", text)
+    words.update(dict.fromkeys(_DIGESTS, _digest(arrays, words)))
 
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -122,8 +125,8 @@ def read(
             with safe_open(path, "numpy"):  # checks the whole header against the file's length
                 pass
             start = 8 + int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(start - 8))
-        except (SafetensorError, OSError, ValueError) as error:
+            header = json.loads(file.read(start - 8), object_pairs_hook=_each_once)
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{caller}: {os.fspath(path)} is not a whole safetensors file: {error}") from error
         for name, entry in header.items():
             if name == "__metadata__":
@@ -133,17 +136,23 @@ def read(
                     f"{caller}: {os.fspath(path)}: {name} has dtype {entry['dtype']}, which NumPy does not have"
                 )
             dtype = xp.dtype(_DTYPES[entry["dtype"]]).newbyteorder("<")
-            array = xp.empty(entry["shape"], dtype)  # read straight into its own memory: the file is held once
+            try:
+                array = xp.empty(entry["shape"], dtype)  # read straight into its own memory: the file is held once
+            except (ValueError, OverflowError) as error:
+                raise ValueError(
+                    f"{caller}: {os.fspath(path)}: {name} has a shape that NumPy cannot have: {error}"
+                ) from error
             first, end = entry["data_offsets"]
             file.seek(start + first)
             if end - first != array.nbytes or file.readinto(array.reshape(-1).view("uint8").data) != array.nbytes:
                 raise ValueError(f"{caller}: {os.fspath(path)} is not a whole safetensors file: {name} is cut short")
             arrays[name] = array.astype(dtype.newbyteorder("="), copy=False)
     words = dict(header.get("__metadata__") or {})
-    expected = words.pop(_DIGEST, None)
-    if expected is None and sealed:
-        raise ValueError(f"{caller}: {os.fspath(path)} is damaged or no checkpoint: it has no digest")
-    if expected is not None and expected != _digest(arrays, words):
+    found = {words.pop(name, None) for name in _DIGESTS}
+    if found == {None}:
+        if sealed:
+            raise ValueError(f"{caller}: {os.fspath(path)} is damaged or no checkpoint: it has no digest")
+    elif found != {_digest(arrays, words)}:
         raise ValueError(
             f"{caller}: {os.fspath(path)} is damaged: its content does not have the digest that was saved with it"
         )
@@ -174,6 +183,7 @@ def _checked(name: Any, value: Any) -> Array:
     """The value as a contiguous little-endian host array."""
     if not isinstance(name, str) or name == "__metadata__":
         raise TypeError(f"save: names must be text, and not __metadata__, got {name!r}")
+    _check_text("names", name)
     array = value.data if isinstance(value, Tensor) else value
     xp = backend_for("cpu").xp
     if isinstance(array, xp.generic):
@@ -189,6 +199,23 @@ def _checked(name: Any, value: Any) -> Array:
         raise TypeError(f"save: {name} must have one of the dtypes {', '.join(_DTYPES.values())}, got {array.dtype}")
     host = backend.to_numpy(array)
     return xp.ascontiguousarray(host, host.dtype.newbyteorder("<")).reshape(array.shape)
+
+
+def _check_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"save: {what} must be text that UTF-8 has, got {text!r}: {error.reason}") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of the header; of two entries with one name another reader may see the other one."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the header has {name!r} twice")
+        found[name] = value
+    return found
 
 
 def _digest(arrays: Mapping[str, Array], words: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from ..autograd import Tensor, is_floating
 from ..backend import Array, Backend, backend_for, backend_of
 from ..layers.lengths import length
 
-_MOST_CLASSES = 1 << 14  # that labels alone may ask for: 2 GiB of counts; a label beyond is rather a mistake
+_MOST_CLASSES = 20_000  # of a matrix of counts: 3 GiB; a label beyond is rather a mistake
 
 
 def accuracy(predicted: Any, labels: Any) -> float:
@@ -63,23 +63,14 @@ def confusion_matrix(predicted: Any, labels: Any, num_classes: int | None = None
     Returns:
         int64 array on the host, shape ``(K, K)``; its sum is the number of examples.
     Raises:
-        ValueError: a class is negative or not below ``num_classes``.
+        ValueError: a class is negative or not below ``num_classes``, or K is above 20,000.
     """
-    classes, true = classes_of("confusion_matrix", predicted, labels)
     xp = backend_for("cpu").xp
-    classes, true = (backend_of(a).to_numpy(a).reshape(-1).astype("int64") for a in (classes, true))
-    greatest = max(int(classes.max(initial=-1)), int(true.max(initial=-1)))
-    least = min(int(classes.min(initial=0)), int(true.min(initial=0)))
-    if num_classes is None:
-        num_classes = predicted.shape[1] if is_floating(predicted.dtype) else greatest + 1
-        if num_classes > _MOST_CLASSES and not is_floating(predicted.dtype):
-            raise ValueError(
-                f"confusion_matrix: labels must be below {_MOST_CLASSES} where num_classes is not given, got {greatest}"
-            )
-    num_classes = length("confusion_matrix", "num_classes", num_classes)
-    if least < 0 or greatest >= num_classes:
+    classes, true, num_classes = flat_classes("confusion_matrix", predicted, labels, num_classes)
+    if num_classes > _MOST_CLASSES:
         raise ValueError(
-            f"confusion_matrix: classes must be in 0 … {num_classes - 1}, got {least if least < 0 else greatest}"
+            f"confusion_matrix: num_classes must be at most {_MOST_CLASSES}, got {num_classes}; number the classes "
+            "from 0, without gaps"
         )
     pairs = xp.bincount(true * num_classes + classes, minlength=num_classes * num_classes)
     return pairs.reshape(num_classes, num_classes)
@@ -130,6 +121,22 @@ def classes_of(caller: str, predicted: Any, labels: Any) -> tuple[Array, Array]:
     if backend.device_of(guess) != other.device_of(true):  # the result is read on the host anyway
         guess, true = backend.to_numpy(guess), other.to_numpy(true)
     return guess, true
+
+
+def flat_classes(
+    caller: str, predicted: Any, labels: Any, num_classes: int | None = None
+) -> tuple[Array, Array, int]:
+    """Predicted and true classes, each int64 of shape ``(N,)`` on the host, and K, below which all of them are."""
+    classes, true = classes_of(caller, predicted, labels)
+    classes, true = (backend_of(a).to_numpy(a).reshape(-1).astype("int64") for a in (classes, true))
+    greatest = max(int(classes.max(initial=-1)), int(true.max(initial=-1)))
+    least = min(int(classes.min(initial=0)), int(true.min(initial=0)))
+    if num_classes is None:
+        num_classes = predicted.shape[1] if is_floating(predicted.dtype) else greatest + 1
+    num_classes = length(caller, "num_classes", num_classes)
+    if least < 0 or greatest >= num_classes:
+        raise ValueError(f"{caller}: classes must be in 0 … {num_classes - 1}, got {least if least < 0 else greatest}")
+    return classes, true, num_classes
 
 
 def scores_fit(scores: Any, labels: Any) -> bool:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..autograd import Parameter, note_write
+from ..autograd import Parameter, is_floating, note_write
 from ..backend import Array, backend_for, backend_of, is_array, parallel
 from ..layers.real import real
 from .flat import CHUNK, FlatParameters, Run
@@ -199,8 +199,9 @@ class Optimizer:
 
         Raises:
             KeyError: names are missing or unexpected: the state is of another optimizer or of another model.
-            ValueError: an array's shape is not that of its parameter, groups are of other sizes, or a hyper-parameter
-                is out of its range.
+            TypeError: an array is not floating where it must be, or a number of steps no integer.
+            ValueError: an array's shape is not that of its parameter, groups are of other sizes, a hyper-parameter is
+                out of its range, steps or sums of squares are negative, or state is NaN.
         """
         settings = self.check_state_dict(state)
         self._lr = float(state["lr"])
@@ -229,6 +230,7 @@ class Optimizer:
                 raise TypeError(f"{caller}: {name} must be an array, got {type(state[name]).__name__}")
             if tuple(state[name].shape) != array.shape:
                 raise ValueError(f"{caller}: {name} must have shape {array.shape}, got {tuple(state[name].shape)}")
+            _check_values(caller, name, state[name], is_floating(array.dtype))
         self._number("lr", float(state["lr"]))
         found = []
         for i, group in enumerate(self.groups):
@@ -255,3 +257,21 @@ class Optimizer:
             limit = "finite" if below == math.inf else f"below {below:g}"
             raise ValueError(f"{cls.__name__}: {name} must not be negative and be {limit}, got {value!r}")
         return number
+
+
+def _check_values(caller: str, name: str, array: Array, floating: bool) -> None:
+    """Raise where no optimizer can have stored this; infinite sums it can, and a copy of a parameter that is NaN."""
+    kind = name.rpartition(".")[2]
+    if is_floating(array.dtype) != floating or not (floating or array.dtype.kind in "iu"):
+        raise TypeError(f"{caller}: {name} must be {'floating' if floating else 'an integer'}, got {array.dtype}")
+    xp = backend_of(array).xp
+    if not floating and int(array) < 0:
+        raise ValueError(f"{caller}: {name} must not be negative, got {int(array)}")
+    if not floating or kind == "master":
+        return
+    if bool(xp.isnan(array).any()):
+        raise ValueError(f"{caller}: {name} must not be NaN")
+    if (name == "lr" or name.startswith("groups.")) and not bool(xp.isfinite(array).all()):
+        raise ValueError(f"{caller}: {name} must be finite, got {array.tolist()}")
+    if (kind == "share" or kind.startswith("square")) and bool((array < 0).any()):
+        raise ValueError(f"{caller}: {name} must not be negative, got {float(array.min())}")

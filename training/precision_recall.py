@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..backend import Array, backend_for
-from .metrics import confusion_matrix
+from .metrics import flat_classes
 
+_MOST_CLASSES = 10_000_000  # of which each is given a number: 80 MB
 _AVERAGES = ("macro", "micro", "weighted", "none")
 
 
@@ -46,15 +47,23 @@ def f1_score(predicted: Any, labels: Any, average: str = "macro", zero_division:
 def _counts(
     caller: str, predicted: Any, labels: Any, average: str, zero_division: float
 ) -> tuple[Array, Array, Array]:
-    """For each class: how often it was rightly predicted, was predicted, and is true."""
+    """How often a class was rightly predicted, was predicted, and is true: of each class for ``"none"``, else of each
+    that occurs."""
     if average not in _AVERAGES:
         raise ValueError(f"{caller}: average must be one of {', '.join(_AVERAGES)}, got {average!r}")
     if not isinstance(zero_division, (int, float)) or zero_division not in (0, 1):
         raise ValueError(f"{caller}: zero_division must be 0 or 1, got {zero_division!r}")
-    matrix = confusion_matrix(predicted, labels)
-    if matrix.sum() == 0:
+    xp = backend_for("cpu").xp
+    classes, true, count = flat_classes(caller, predicted, labels)
+    if true.size == 0:
         raise ValueError(f"{caller}: there must be at least one example, got none")
-    return matrix.diagonal(), matrix.sum(axis=0), matrix.sum(axis=1)
+    if average != "none":
+        found, both = xp.unique(xp.concatenate([classes, true]), return_inverse=True)
+        (classes, true), count = xp.split(both.reshape(-1), 2), len(found)
+    elif count > _MOST_CLASSES:
+        raise ValueError(f"{caller}: for average='none' classes must be below {_MOST_CLASSES}, got {count - 1}")
+    right, taken, there = (xp.bincount(a, minlength=count) for a in (true[classes == true], classes, true))
+    return right, taken, there
 
 
 def _averaged(right: Array, of: Array, taken: Array, there: Array, average: str, zero_division: float) -> Any:

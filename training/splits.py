@@ -21,7 +21,8 @@ def split(
         fractions: the share of each part, above 0, summing to 1; two for training and test, three with validation.
         rng: draws the order; the same generator gives the same split on every device. None keeps the order, which
             suits time series and nothing that is sorted by class.
-        stratify: labels, one for each example: each part then has every class in its share, up to one example.
+        stratify: labels, one for each example: each part then has every class in its share, up to one example, and up
+            to three parts are as long as without labels; of four and more some may be one example longer or shorter.
     Returns:
         for each part a tuple with what was given, arrays as arrays and tensors as tensors; copies.
     Raises:
@@ -35,37 +36,57 @@ def split(
         raise ValueError(f"split: fractions must each be above 0 and sum to 1, got {tuple(fractions)}")
     xp = backend_for("cpu").xp
     order = xp.arange(length) if rng is None else as_generator("split", rng).permutation(length)
+    total = sum(fractions)
+    fractions = [fraction / total for fraction in fractions]
+    ends = [round(sum(fractions[: i + 1]) * length) for i in range(len(fractions))]
+    ends[-1] = length
+    sizes = [stop - start for start, stop in zip([0, *ends], ends, strict=False)]
     if stratify is not None:
         (labels,), count = examples("split: stratify", (stratify,))
         if labels.ndim != 1 or count != length:
             raise ValueError(f"split: stratify must be one label for each of {length} examples, got {labels.shape}")
-        rank = _rank_in_class(backend_of(labels).to_numpy(labels)[order])
+        part = _parts_by_class(backend_of(labels).to_numpy(labels)[order], fractions, sizes)
     else:
-        rank = xp.arange(length)
-    total, bounds = 0.0, [0]
-    for fraction in fractions:
-        total += fraction
-        bounds.append(round(total * length))
+        part = xp.repeat(xp.arange(len(sizes)), sizes)
     parts = []
-    for fraction, start, stop in zip(fractions, bounds, bounds[1:], strict=False):
-        if start == stop:
+    for i, fraction in enumerate(fractions):
+        index = order[part == i]
+        if index.size == 0:
             raise ValueError(f"split: fraction {fraction} of {length} examples is an empty part")
-        index = order[(rank >= start) & (rank < stop)]
         parts.append(tuple(taken(given, array, index) for given, array in zip(arrays, data, strict=True)))
     return tuple(parts)
 
 
-def _rank_in_class(labels: Any) -> Any:
-    """Ranks 0 … N - 1 in which the classes follow each other evenly, each spread over the whole range."""
+def _parts_by_class(labels: Any, fractions: Sequence[float], sizes: Sequence[int]) -> Any:
+    """The part of each example: of each class every part takes its share rounded down, or one example more.
+
+    Which part takes one more is a matrix of zeros and ones with given sums of rows (what is left of each class) and of
+    columns (what a part lacks); the greatest remainders among the classes that have most left go first, which finds
+    one wherever there is one (Gale and Ryser 1957).
+    """
     xp = backend_for("cpu").xp
     _, classes, counts = xp.unique(labels, return_inverse=True, return_counts=True)
-    by_class = xp.argsort(classes, kind="stable")
-    first = xp.cumsum(counts) - counts
-    quantile = xp.empty(len(labels), "float64")
-    quantile[by_class] = (xp.arange(len(labels)) - first[classes[by_class]] + 0.5) / counts[classes[by_class]]
-    rank = xp.empty(len(labels), "int64")
-    rank[xp.argsort(quantile, kind="stable")] = xp.arange(len(labels))
-    return rank
+    shares = counts[:, None] * xp.asarray(fractions)  # (classes, parts)
+    taken_of = xp.floor(shares + 1e-9).astype("int64")
+    remainder, more = shares - taken_of, xp.zeros(shares.shape, bool)
+    lack = xp.asarray(sizes) - taken_of.sum(axis=0)
+    for j in xp.flatnonzero(lack < 0):  # all its shares are whole, and the sizes' rounding left it one short
+        room = (taken_of[:, j] > 0) & (counts - taken_of.sum(axis=1) < (lack >= 0).sum())
+        taken_of[xp.flatnonzero(room)[:1], j] -= 1
+    left = counts - taken_of.sum(axis=1)
+    for j in xp.argsort(-lack, kind="stable"):
+        first = xp.lexsort((-remainder[:, j], -left))[: max(0, int(lack[j]))]
+        more[first[left[first] > 0], j] = True
+        left = counts - (taken_of + more).sum(axis=1)
+    for c in xp.flatnonzero(left):  # four parts or more, whose sizes no such matrix has
+        free = xp.flatnonzero(~more[c] & (lack >= 0))
+        more[c, free[xp.argsort(-remainder[c, free], kind="stable")[: left[c]]]] = True
+    taken_of += more
+    part = xp.empty(len(labels), "int64")
+    part[xp.argsort(classes.reshape(-1), kind="stable")] = xp.repeat(
+        xp.tile(xp.arange(len(sizes)), len(counts)), taken_of.reshape(-1)
+    )
+    return part
 
 
 def train_validation_test_split(
