@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +64,7 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any], metadata: Mappi
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    part = target.with_name(f".lamella.{secrets.token_hex(8)}.part")  # a name that is short whatever the path's is
+    part = target.with_name(f".lamella.{os.urandom(8).hex()}.part")  # a name that is short whatever the path's is
     try:
         try:
             with open(part, "xb") as new:
@@ -114,6 +111,8 @@ def read(
     caller: str, path: str | os.PathLike[str], sealed: bool = False
 ) -> tuple[dict[str, Array], dict[str, str]]:
     """Arrays and metadata; a ``sealed`` file must have its digest."""
+    import json
+
     import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
     from safetensors import SafetensorError, safe_open
 
@@ -220,6 +219,9 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _digest(arrays: Mapping[str, Array], words: Mapping[str, str]) -> str:
     """SHA-256 over everything that a reader gets, in the order of the names."""
+    import hashlib
+    import json
+
     digest = hashlib.sha256(json.dumps(sorted(words.items())).encode())
     for name in sorted(arrays):
         array = arrays[name]

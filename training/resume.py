@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -39,6 +38,8 @@ def save_checkpoint(
     Raises:
         TypeError: something in ``extra`` is neither. OSError: the file cannot be written.
     """
+    import json
+
     _check_kinds("save_checkpoint", model, optimizer, rng)
     if extra is not None and not isinstance(extra, Mapping):
         raise TypeError(f"save_checkpoint: extra must be a mapping of names to values, got {type(extra).__name__}")
@@ -83,6 +84,8 @@ def load_checkpoint(
         ValueError: the file is damaged or no checkpoint, or a shape is another than in the model or optimizer.
         KeyError: something asked for, or a name in it, is missing or unexpected.
     """
+    import json
+
     _check_kinds("load_checkpoint", model, optimizer, rng)
     arrays, words = read("load_checkpoint", path, sealed=True)
     if words.get(_FORMAT) != _VERSION:
