@@ -1,6 +1,13 @@
-"""lamella: neural networks on NumPy and CuPy; one layer code, two devices, CUDA kernels you can read."""
+"""lamella: neural networks on NumPy and CuPy; one layer code, two devices, CUDA kernels you can read.
 
-from . import autograd, backend, kernels, layers, models, training
+``import lamella`` brings the arrays, the tape and the kernels; layers, models and training are imported when they are
+first named.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from . import autograd, backend, kernels
 from .autograd import *  # noqa: F403 - the array functions: lamella.exp, lamella.concat, lamella.where
 from .backend import (
     Device,
@@ -13,7 +20,10 @@ from .backend import (
     precision,
     set_num_threads,
 )
-from .training import load, save
+
+if TYPE_CHECKING:
+    from . import layers, models, training
+    from .training import load, save
 
 __version__ = "0.1.0"
 
@@ -38,3 +48,17 @@ __all__ = [
     "training",
 ]
 __all__ += autograd.__all__
+
+_LATER = {"layers": "layers", "models": "models", "training": "training", "load": "training", "save": "training"}
+
+
+def __getattr__(name: str) -> object:
+    room = _LATER.get(name)
+    if room is None:
+        raise AttributeError(f"module 'lamella' has no attribute {name!r}")
+    module = import_module(f".{room}", __name__)
+    return module if name == room else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
