@@ -125,9 +125,12 @@ def benchmark_with_stamps(request: pytest.FixtureRequest, stream: AsynchronousDe
 
 
 def test_work_that_returns_at_once_is_timed_to_its_end(stream: AsynchronousDevice, benchmark_with_stamps: Any) -> None:
-    start = time.perf_counter()
-    stream.launch("work", WORK)
-    assert time.perf_counter() - start <= WORK / 4  # the stand-in is asynchronous
+    seconds = []
+    for _ in range(5):  # the quickest: a busy machine may take the processor away in between
+        start = time.perf_counter()
+        stream.launch("work", WORK)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) <= WORK / 4  # the stand-in is asynchronous
     run(stream, benchmark_with_stamps)
     assert abs(statistics.median(samples(benchmark_with_stamps)) - WORK) <= 0.05 * WORK
     assert benchmark_with_stamps.extra_info == {"device": "asynchronous", "error": 0.0, "bound": 1e-6}
