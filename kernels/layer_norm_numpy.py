@@ -23,12 +23,12 @@ def ones(length: int, dtype: np.dtype[Any]) -> Any:
     return np.ones(length, dtype)
 
 
-def over_chunks(work: Any, rows: int, cols: int) -> int:
+def over_chunks(work: Any, rows: int, cols: int, arrays: int = 4) -> int:
     """Call ``work(chunk, start, stop)`` over chunks of rows, in threads where it pays; returns how many there are.
 
     Chunks are numbered and do not depend on which thread takes them, so sums over chunks are the same at each call.
     """
-    step = rows_in_chunk(rows, cols)
+    step = rows_in_chunk(rows, cols, arrays)
     count = -(-rows // step)
 
     def part(first: int, last: int) -> None:
@@ -43,9 +43,9 @@ def over_chunks(work: Any, rows: int, cols: int) -> int:
     return count
 
 
-def rows_in_chunk(rows: int, cols: int) -> int:
-    """How many rows are worked on at a time."""
-    size = _CHUNK if get_num_threads() == 1 else 2 * _CHUNK
+def rows_in_chunk(rows: int, cols: int, arrays: int = 4) -> int:
+    """How many rows are worked on at a time: with threads the more, the fewer arrays share the cache."""
+    size = _CHUNK if get_num_threads() == 1 else 8 * _CHUNK // arrays
     return max(1, min(rows, size // cols))
 
 
@@ -67,7 +67,7 @@ def layer_norm_rows(x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: An
         if bias is not None:
             np.add(out, bias, out)
 
-    over_chunks(work, rows, cols)
+    over_chunks(work, rows, cols, arrays=2)
 
 
 def reciprocal_root(r: Any, scale: float, eps: float) -> None:
