@@ -219,8 +219,8 @@ def binary_op(
 ) -> Callable[[Any, Any], Tensor]:
     """A broadcasting operation ``z = compute(x, y)`` with gradients ``dx(dz, x, y)`` and ``dy(dz, x, y)``.
 
-    It does what :func:`op` does, without closures and loops: arithmetic is most of what a small network records, and
-    this takes a sixth off its time on the tape.
+    It does what :func:`op` does, without closures and loops, because arithmetic is most of what a small network
+    records; ``benchmarks/bench_tape.py`` measures it.
 
     Args:
         name, formula: what the operation is called, and what its docstring says.
