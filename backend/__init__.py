@@ -7,6 +7,7 @@ from .base import Array, Backend, DeviceUnavailableError, MemoryFigures, MixedDe
 from .buffers import is_view
 from .device import Device
 from .dtypes import as_dtype
+from .memory_format import empty_images, in_format, is_channels_last, pixels, planes
 from .numpy_backend import NumpyBackend
 from .philox import Generator, as_generator, philox4x32, random_bits, remember_draws, repeat_draws
 from .precision import current_precision, precision
@@ -56,13 +57,18 @@ __all__ = [
     "cpu_kernel",
     "current_precision",
     "device",
+    "empty_images",
     "forget_kernels",
     "get_kernel",
     "get_num_threads",
+    "in_format",
     "is_array",
+    "is_channels_last",
     "is_view",
     "parallel",
     "philox4x32",
+    "pixels",
+    "planes",
     "precision",
     "random_bits",
     "read_source",
