@@ -7,6 +7,7 @@ from .base import Array, Backend, DeviceUnavailableError, MemoryFigures, MixedDe
 from .buffers import is_view
 from .device import Device
 from .dtypes import as_dtype
+from .faults import fault_kind, fault_record, raise_faults
 from .numpy_backend import NumpyBackend
 from .philox import Generator, as_generator, philox4x32, random_bits, remember_draws, repeat_draws
 from .precision import current_precision, precision
@@ -56,6 +57,8 @@ __all__ = [
     "cpu_kernel",
     "current_precision",
     "device",
+    "fault_kind",
+    "fault_record",
     "forget_kernels",
     "get_kernel",
     "get_num_threads",
@@ -64,6 +67,7 @@ __all__ = [
     "parallel",
     "philox4x32",
     "precision",
+    "raise_faults",
     "random_bits",
     "read_source",
     "register_backend",
