@@ -7,6 +7,7 @@ from .base import Array, Backend, DeviceUnavailableError, MemoryFigures, MixedDe
 from .buffers import is_view
 from .device import Device
 from .dtypes import as_dtype
+from .faults import fault_kind, fault_record, raise_faults
 from .memory_format import empty_images, in_format, is_channels_last, pixels, planes
 from .numpy_backend import NumpyBackend
 from .philox import Generator, as_generator, philox4x32, random_bits, remember_draws, repeat_draws
@@ -58,6 +59,8 @@ __all__ = [
     "current_precision",
     "device",
     "empty_images",
+    "fault_kind",
+    "fault_record",
     "forget_kernels",
     "get_kernel",
     "get_num_threads",
@@ -70,6 +73,7 @@ __all__ = [
     "pixels",
     "planes",
     "precision",
+    "raise_faults",
     "random_bits",
     "read_source",
     "register_backend",

@@ -80,7 +80,7 @@ class Backend:
         raise NotImplementedError
 
     def synchronize(self, device: Device) -> None:
-        """Wait until everything that was started on ``device`` is done."""
+        """Wait until everything that was started on ``device`` is done; raises what kernels noted in the meantime."""
         raise NotImplementedError
 
     def memory(self, device: Device) -> MemoryFigures:

@@ -14,6 +14,7 @@ import numpy as np
 from .base import Array, Backend, DeviceUnavailableError, MemoryFigures
 from .cublaslt import CublasLt, CublasLtUnsupportedError, load_library
 from .device import Device
+from .faults import raise_faults
 
 _INSTALL = "install one of them: pip install 'lamella[cuda12]' or pip install 'lamella[cuda13]', to match the driver"
 
@@ -69,6 +70,7 @@ class CupyBackend(Backend):
     def synchronize(self, device: Device) -> None:
         with self.xp.cuda.Device(device.index):
             self.xp.cuda.get_current_stream().synchronize()
+        raise_faults(self, device)
 
     def memory(self, device: Device) -> MemoryFigures:
         with self.xp.cuda.Device(device.index):
@@ -109,7 +111,9 @@ class CupyBackend(Backend):
             return self.xp.array(np.asarray(array), blocking=True)
 
     def to_numpy(self, array: Array) -> Any:
-        return array.get()
+        values = array.get()
+        raise_faults(self, self.device_of(array))
+        return values
 
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         if self.cublaslt is not None:

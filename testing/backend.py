@@ -15,6 +15,7 @@ from ..backend import (
     backend_for,
     backend_names,
     forget_kernels,
+    raise_faults,
     register_backend,
     unregister_backend,
 )
@@ -83,6 +84,7 @@ class SimulatorBackend(Backend):
 
     def synchronize(self, device: Device) -> None:
         """Everything is done when its call returns; an explicit wait is not counted."""
+        raise_faults(self, device)
 
     def memory(self, device: Device) -> MemoryFigures:
         """Nothing is counted: the arrays lie in NumPy's memory."""
@@ -102,7 +104,9 @@ class SimulatorBackend(Backend):
         return SimulatorArray(np.array(array))
 
     def to_numpy(self, array: SimulatorArray) -> np.ndarray:
-        return array.get()
+        values = array.get()
+        raise_faults(self, _DEVICE)
+        return values
 
     def owner(self, array: SimulatorArray) -> Any:
         owner = array._values  # `base` of a simulated array is made anew each time, the host memory below it is not
