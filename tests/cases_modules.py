@@ -10,6 +10,9 @@ from .layer_case import Case, rng, values
 
 CASES: dict[str, Case] = {
     "AlphaDropout": Case(lambda: L.AlphaDropout(0.4, rng=rng()), (values(3, 4),), (3, 4)),
+    "BatchNorm1d": Case(lambda: L.BatchNorm1d(4), (values(3, 4),), (3, 4)),
+    "BatchNorm2d": Case(lambda: L.BatchNorm2d(2), (values(3, 2, 2, 3),), (3, 2, 2, 3)),
+    "BatchNorm3d": Case(lambda: L.BatchNorm3d(2), (values(2, 2, 2, 1, 3),), (2, 2, 2, 1, 3)),
     "Bilinear": Case(lambda: L.Bilinear(4, 3, 2, rng=rng()), (values(3, 4), values(3, 3, seed=1)), (3, 2)),
     "DenseConnection": Case(lambda: L.DenseConnection(L.Linear(4, 3, rng=rng())), (values(3, 4),), (3, 7)),
     "DropPath": Case(lambda: L.DropPath(0.4, rng=rng()), (values(5, 2, 3),), (5, 2, 3)),
