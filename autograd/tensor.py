@@ -79,6 +79,8 @@ class Tensor:
         transpose: Callable[..., Tensor]
         squeeze: Callable[..., Tensor]
         ravel: Callable[..., Tensor]
+        channels_last: Callable[..., Tensor]
+        contiguous: Callable[..., Tensor]
         flatten: Callable[..., Tensor]
         T: Tensor
         mT: Tensor
@@ -169,7 +171,7 @@ class Tensor:
         """The one value as a Python number; waits for the device."""
         if self.data.size != 1:
             raise ValueError(f"item() needs a tensor of one element, got shape {self.data.shape}")
-        return self.data.item()
+        return self.to_numpy().item()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -190,7 +192,7 @@ class Tensor:
 
     def tolist(self) -> Any:
         """The values as Python numbers in nested lists; waits for the device."""
-        return self.data.tolist()
+        return self.to_numpy().tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         device = self.device

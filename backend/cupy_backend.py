@@ -14,6 +14,7 @@ import numpy as np
 from .base import Array, Backend, DeviceUnavailableError, MemoryFigures
 from .cublaslt import CublasLt, CublasLtUnsupportedError, load_library
 from .device import Device
+from .faults import raise_faults
 
 _INSTALL = "install one of them: pip install 'lamella[cuda12]' or pip install 'lamella[cuda13]', to match the driver"
 
@@ -56,6 +57,7 @@ class CupyBackend(Backend):
         self.array_types = (cupy.ndarray,)
         self._cupyx = cupyx
         self._devices = tuple(Device("cuda", index) for index in range(count))
+        self._capabilities = tuple(int(cupy.cuda.Device(index).compute_capability) for index in range(count))
         self.cublaslt: CublasLt | None = None
         if use_cublaslt:
             self.cublaslt = CublasLt(cupy, load_library(cupy.cuda.runtime.runtimeGetVersion() // 1000))
@@ -69,6 +71,7 @@ class CupyBackend(Backend):
     def synchronize(self, device: Device) -> None:
         with self.xp.cuda.Device(device.index):
             self.xp.cuda.get_current_stream().synchronize()
+        raise_faults(self, device)
 
     def memory(self, device: Device) -> MemoryFigures:
         with self.xp.cuda.Device(device.index):
@@ -109,7 +112,9 @@ class CupyBackend(Backend):
             return self.xp.array(np.asarray(array), blocking=True)
 
     def to_numpy(self, array: Array) -> Any:
-        return array.get()
+        values = array.get()
+        raise_faults(self, self.device_of(array))
+        return values
 
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         if self.cublaslt is not None:
@@ -122,6 +127,9 @@ class CupyBackend(Backend):
             with suppress(CublasLtUnsupportedError):
                 return self.cublaslt.matmul(a, b)
         return super().matmul(a, b)
+
+    def compute_capability(self, device: Device) -> int:
+        return self._capabilities[device.index or 0]
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         self._cupyx.scatter_add(target, index, values)

@@ -4,6 +4,7 @@ if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import kernels'")
 
 from ._launch import explain
+from .attention import attention, attention_backward
 from .conv import conv, conv_backward_bias, conv_backward_data, conv_backward_weight
 from .embedding import embedding, embedding_backward
 from .group_norm import group_norm, group_norm_backward, group_norm_backward_definition, group_norm_definition
@@ -13,6 +14,8 @@ from .rms_norm import rms_norm, rms_norm_backward, rms_norm_backward_definition,
 from .softmax import softmax, softmax_backward, softmax_backward_definition, softmax_definition
 
 __all__ = [
+    "attention",
+    "attention_backward",
     "col2im",
     "conv",
     "conv_backward_bias",

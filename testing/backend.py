@@ -15,6 +15,7 @@ from ..backend import (
     backend_for,
     backend_names,
     forget_kernels,
+    raise_faults,
     register_backend,
     unregister_backend,
 )
@@ -31,6 +32,7 @@ class SimulatorBackend(Backend):
     Attributes:
         launches: how often each kernel was launched since :meth:`reset`.
         synchronizations: how often the host waited for a value of the device.
+        capability: the compute capability that it claims to have, 10 * major + minor; it executes kernels of every one.
     """
 
     name = "simulator"
@@ -40,6 +42,7 @@ class SimulatorBackend(Backend):
 
     def __init__(self) -> None:
         self._before: Backend | None = None
+        self.capability = 90
 
     # -- registration and counting -------------------------------------------------------------------------------
     @property
@@ -83,6 +86,7 @@ class SimulatorBackend(Backend):
 
     def synchronize(self, device: Device) -> None:
         """Everything is done when its call returns; an explicit wait is not counted."""
+        raise_faults(self, device)
 
     def memory(self, device: Device) -> MemoryFigures:
         """Nothing is counted: the arrays lie in NumPy's memory."""
@@ -102,7 +106,9 @@ class SimulatorBackend(Backend):
         return SimulatorArray(np.array(array))
 
     def to_numpy(self, array: SimulatorArray) -> np.ndarray:
-        return array.get()
+        values = array.get()
+        raise_faults(self, _DEVICE)
+        return values
 
     def owner(self, array: SimulatorArray) -> Any:
         owner = array._values  # `base` of a simulated array is made anew each time, the host memory below it is not
@@ -123,6 +129,9 @@ class SimulatorBackend(Backend):
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         call("scatter_add", np.add.at, (target, index, values), {})
+
+    def compute_capability(self, device: Device = _DEVICE) -> int:
+        return self.capability
 
     def compile(self, code: str, options: tuple[str, ...], device: Device = _DEVICE) -> RawModule:
         return RawModule(code, options=options, device_arrays_only=True, on_launch=self._count)
