@@ -5,7 +5,7 @@
 //   Forward: MUL = stride, BASE = -padding, DELTA = dilation. The gradient of the input is the same sum over dy with the
 //   axes of the weight exchanged, once for each remainder of the position by the stride (MUL = 1, DELTA < 0).
 // weight_product: partial[s, k, u, c] = sum of dy[n, t, k] x[n, source(t, u), c] over the positions (n, t) of part s.
-// sum_parts: dw[k, c, u] = sum_s partial[s, k, u, c], always in the order of s.
+// sum_parts of conv_geometry.cuh puts the parts together.
 //
 // x, w, bias, y, dy, dw: DTYPE in {float, half, bfloat16}; sums and partial in float32. Groups are separate products. The
 // strides of x and y are free (either memory format); w has rows of WIDTH elements, taps * channels and zeros behind them.
@@ -17,24 +17,12 @@
 // Source: Chetlur et al. 2014, arXiv 1410.0759 (convolution as a lazily gathered product).
 //
 // architectures: 80 86 89 90 100 120
-// compile: DTYPE=half|bfloat16 VECTOR=1|8 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,64,4,2,3 -> 128 registers, 0 spills
-// compile: DTYPE=half|bfloat16 VECTOR=1|8 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=128,128,4,2,3 -> 168 registers, 0 spills
-// compile: DTYPE=half VECTOR=8 BIAS RELU ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,128,4,2,3 -> 168 registers, 0 spills
-// compile: DTYPE=float TF32 VECTOR=1|4 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,64,4,2,3|128,128,4,2,3 -> 168 registers, 0 spills
-// compile: DTYPE=float VECTOR=1|4 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,64,4,2,3 -> 128 registers, 0 spills
-#include "cuda_compat.cuh"
-
-using T = DTYPE;
-
-struct Axis { int positions, size, mul, base, delta, taps; };  // of y, of x, the three coefficients, of the kernel
-
-struct Geometry {
-  long long x_image, x_at[3], x_channel;           // elements from one to the next
-  long long y_image, y_at[3], y_channel, y_first;  // y_first: the element of position 0
-  Axis axis[3];
-  int images, channels, outputs, groups;           // channels of x and of y within one group
-  int width, parts;                                // of a row of w; of the sum over the positions
-};
+// compile: DTYPE=half|bfloat16 VECTOR=1|8 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,64,4,2,3 -> 144 registers, 0 spills
+// compile: DTYPE=half|bfloat16 VECTOR=1|8 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=128,128,4,2,3 -> 192 registers, 0 spills
+// compile: DTYPE=half VECTOR=8 BIAS RELU ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,128,4,2,3 -> 192 registers, 0 spills
+// compile: DTYPE=float TF32 VECTOR=1|4 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,64,4,2,3|128,128,4,2,3 -> 192 registers, 0 spills
+// compile: DTYPE=float VECTOR=1|4 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,64,4,2,3 -> 144 registers, 0 spills
+#include "conv_geometry.cuh"
 
 constexpr int kThreads = 32 * WARPS_M * WARPS_N;
 constexpr int kPack = 16 / sizeof(T);                // elements of an asynchronous copy
@@ -43,12 +31,6 @@ constexpr int kDepth = 4 * kPack;                    // terms of the sum that a 
 // ---- where things are ----------------------------------------------------------------------------------------------
 
 struct Tap { int at[3], channel; };  // one term of the sum
-
-struct Place {  // where the source of a position lies at tap 0
-  long long image;
-  int at[3];
-  bool exists;
-};
 
 __device__ inline Tap tap_at(const Geometry& g, int term) {
   const int u = term / g.channels, rest = u / g.axis[2].taps;
@@ -65,34 +47,6 @@ __device__ inline void advance(Tap& tap, const Geometry& g, int by) {
     tap.at[1] = 0;
     ++tap.at[0];  // beyond the last tap: the terms of the zeros behind a row of w
   }
-}
-
-__device__ inline int positions(const Geometry& g) {
-  return g.images * g.axis[0].positions * g.axis[1].positions * g.axis[2].positions;
-}
-
-struct Position { int image, at[3]; };
-
-__device__ inline Position position_at(const Geometry& g, int m) {
-  Position p;
-  p.at[2] = m % g.axis[2].positions;
-  m /= g.axis[2].positions;
-  p.at[1] = m % g.axis[1].positions;
-  m /= g.axis[1].positions;
-  p.at[0] = m % g.axis[0].positions;
-  p.image = m / g.axis[0].positions;
-  return p;
-}
-
-__device__ inline long long result_offset(const Geometry& g, const Position& p) {
-  return g.y_first + p.image * g.y_image + p.at[0] * g.y_at[0] + p.at[1] * g.y_at[1] + p.at[2] * g.y_at[2];
-}
-
-__device__ inline Place place_of(const Geometry& g, const Position& p, bool exists) {
-  Place place = {p.image * g.x_image, {}, exists};
-#pragma unroll
-  for (int d = 0; d < 3; ++d) place.at[d] = p.at[d] * g.axis[d].mul + g.axis[d].base;
-  return place;
 }
 
 // The element of x for a position and a tap, or nullptr where x counts as 0.
@@ -250,7 +204,7 @@ template <bool kByTerm, class Load> __device__ inline void accumulate(int steps,
 
 // ---- forward, and the gradient of the input ------------------------------------------------------------------------
 
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 256 / kThreads)
 gathered_product(const T* x, const T* w, const T* bias, T* y, const Geometry g) {
   const int count = positions(g), tiles_n = (g.outputs + COLUMNS - 1) / COLUMNS, tiles_m = (count + ROWS - 1) / ROWS;
   const int n0 = blockIdx.x % tiles_n * COLUMNS, m0 = blockIdx.x / tiles_n % tiles_m * ROWS;
@@ -313,7 +267,7 @@ gathered_product(const T* x, const T* w, const T* bias, T* y, const Geometry g) 
 
 // ---- the gradient of the weight ------------------------------------------------------------------------------------
 
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 256 / kThreads)
 weight_product(const T* x, const T* dy, float* partial, const Geometry g) {
   const int terms = g.axis[0].taps * g.axis[1].taps * g.axis[2].taps * g.channels, count = positions(g);
   const int tiles_n = (terms + COLUMNS - 1) / COLUMNS, tiles_m = (g.outputs + ROWS - 1) / ROWS;
@@ -364,16 +318,4 @@ weight_product(const T* x, const T* dy, float* partial, const Geometry g) {
       const int k = m0 + row_of(i, j), term = n0 + column_of(i, j);
       if (k < g.outputs && term < terms) partial[(long long)k * terms + term] = sums[i][j];
     }
-}
-
-extern "C" __global__ void __launch_bounds__(256)
-sum_parts(const float* partial, T* dw, int parts, int outputs, int channels, int taps) {
-  const long long size = (long long)outputs * channels * taps;
-  const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;  // (k, u, c): reads beside each other
-  if (i >= size) return;
-  float sum = 0.f;
-  for (int part = 0; part < parts; ++part) sum += partial[part * size + i];
-  const long long k = i / (taps * channels);
-  const int u = i / channels % taps, c = i % channels;
-  store(dw + (k * channels + c) * taps + u, sum);
 }

@@ -10,30 +10,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, Backend, current_precision, in_format, is_channels_last
-from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, definition_plan, launch
+from ..backend import Array, Backend, current_precision
+from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, launch
+from .conv_geometry import (
+    MOST_POSITIONS,
+    Axis,
+    backward_phases,
+    check_positions,
+    copy_needed,
+    describe,
+    forward_axes,
+    readable,
+    sum_parts,
+    widest,
+)
 from .windows import Windows
 
 _SOURCE = Path(__file__).with_name("implicit_gemm.cu")
-_OLDEST = 80  # compute capability: cp.async, and mma of bfloat16 and tf32
-_MOST_POSITIONS = 2**31 - 2**16  # of one launch; places are counted in 32 bits
+OLDEST = 80  # compute capability: asynchronous copies, products of bfloat16 and tf32
 _ENOUGH_BLOCKS = 256  # that keep a large device busy: about two for each multiprocessor
 _SHORTEST_PART = 8  # tiles that a part of the sum over positions has at least
-
-_AXIS = [(name, np.int32) for name in ("positions", "size", "mul", "base", "delta", "taps")]
-_GEOMETRY = np.dtype(
-    [
-        ("x_image", np.int64),
-        ("x_at", np.int64, 3),
-        ("x_channel", np.int64),
-        ("y_image", np.int64),
-        ("y_at", np.int64, 3),
-        ("y_channel", np.int64),
-        ("y_first", np.int64),
-        ("axis", _AXIS, 3),
-        *((name, np.int32) for name in ("images", "channels", "outputs", "groups", "width", "parts")),
-    ]
-)
 
 
 class _Tile(NamedTuple):
@@ -51,155 +47,65 @@ class _Tile(NamedTuple):
     def shared(self) -> int:
         return self.stages * (self.rows + self.columns) * 80
 
+    @property
     def defines(self) -> tuple[str, ...]:
-        return tuple(
-            f"{name}={value}"
-            for name, value in zip(("ROWS", "COLUMNS", "WARPS_M", "WARPS_N", "STAGES"), self, strict=True)
-        )
+        names = ("ROWS", "COLUMNS", "WARPS_M", "WARPS_N", "STAGES")
+        return tuple(f"{name}={value}" for name, value in zip(names, self, strict=True))
 
 
-# Tried from the largest on: the first that makes enough blocks, else the last. Not tuned on hardware yet.
+# From the largest on, the first that makes enough blocks, else the last. Not tuned on hardware yet.
 _TILES = (_Tile(128, 128, 4, 2, 3), _Tile(128, 64, 4, 2, 3), _Tile(64, 64, 2, 2, 4))
-
-
-class _Axis(NamedTuple):
-    """One spatial axis of a gathered product: ``source = mul * position + base + delta * tap``, inside ``size``."""
-
-    positions: int
-    size: int
-    mul: int
-    base: int
-    delta: int
-    taps: int
-
-
-_ONE = _Axis(1, 1, 1, 0, 1, 1)  # an axis that is not there
-
-
-class Phase(NamedTuple):
-    """The positions ``first, first + step, …`` of an axis, and the kernel's entries that reach them."""
-
-    first: int
-    step: int
-    taps: slice
-    axis: _Axis
-
-
-def why_not(backend: Backend, x: Array) -> str | None:
-    """Why there is no gathered product for these arrays, or None."""
-    ctype = c_type(x.dtype)
-    if ctype is None:
-        return f"there is no kernel for {x.dtype}, only for float32, float16 and bfloat16"
-    if backend.compute_capability(backend.device_of(x)) < _OLDEST:
-        return f"asynchronous copies need compute capability {_OLDEST / 10}"
-    return None
-
-
-# -- forward -----------------------------------------------------------------------------------------------------------
 
 
 def forward(
     backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int, y: Array
 ) -> None:
     """``y = conv(x, weight) + bias``, all checked by the caller, ``y`` not empty."""
-    axes = _forward_axes(geometry, x.shape[2:], y.shape[2:])
-    _gather(backend, x, weight.reshape(groups, -1, *weight.shape[1:]), bias, axes, y, (0, 0, 0), (1, 1, 1))
+    axes = forward_axes(geometry, x.shape[2:], y.shape[2:])
+    _gather(backend, x, weight.reshape(groups, -1, *weight.shape[1:]), bias, axes, y)
 
 
-def plan_forward(backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int) -> Plan:
+def plan_forward(x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int) -> Plan:
     """What :func:`forward` launches."""
-    if (reason := why_not(backend, x)) is not None:
-        return definition_plan(reason)
-    counts = geometry.counts(x.shape[2:])
-    channels, outputs = weight.shape[1], weight.shape[0] // groups
-    x, copied = _readable(x, channels, rather_last=True, look_only=True)
-    return _plan(
-        "gathered_product", x.dtype, _defines(bias), current_precision() == "tf32", x.shape[0] * math.prod(counts),
-        outputs, groups, _vector(x, channels, copied), copied,
-    )  # fmt: skip
-
-
-def _forward_axes(geometry: Windows, lengths: tuple[int, ...], counts: tuple[int, ...]) -> tuple[_Axis, ...]:
-    return tuple(
-        _Axis(count, length, stride, -before, dilation, taps)
-        for count, length, stride, before, dilation, taps in zip(
-            counts, lengths, geometry.stride, geometry.before, geometry.dilation, geometry.kernel, strict=True
-        )
-    )
-
-
-# -- the gradient of x -------------------------------------------------------------------------------------------------
+    positions = x.shape[0] * math.prod(geometry.counts(x.shape[2:]))
+    return _plan_gather(x, weight.shape[1], weight.shape[0] // groups, groups, positions, bias)
 
 
 def backward_data(backend: Backend, dy: Array, weight: Array, geometry: Windows, groups: int, dx: Array) -> None:
     """The gradient of ``x``: a gathered product over ``dy`` for each remainder of the position by the stride."""
     swapped = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)  # (G, C, F, *kernel)
-    for phases in product(*map(_phases, geometry_axes(geometry), dx.shape[2:], dy.shape[2:])):
-        places = (..., *(slice(phase.first, None, phase.step) for phase in phases))
+    for phases in product(*backward_phases(geometry, dx.shape[2:], dy.shape[2:])):
         if any(phase.axis.taps == 0 for phase in phases):
-            dx[places] = 0
+            dx[(..., *(slice(phase.first, None, phase.step) for phase in phases))] = 0
             continue
         taps = swapped[(..., *(phase.taps for phase in phases))]
         first, step = tuple(p.first for p in phases), tuple(p.step for p in phases)
         _gather(backend, dy, taps, None, tuple(p.axis for p in phases), dx, first, step)
 
 
-def geometry_axes(geometry: Windows) -> list[tuple[int, int, int, int]]:
-    """For each axis: kernel length, stride, padding in front, dilation."""
-    return list(zip(geometry.kernel, geometry.stride, geometry.before, geometry.dilation, strict=True))
-
-
-def _phases(axis: tuple[int, int, int, int], length: int, count: int) -> list[Phase]:
-    """The places of x by their remainder: place ``i`` gets ``dy[(i + before - dilation k) / stride]`` where that is whole."""
-    kernel, stride, before, dilation = axis
-    apart = stride // math.gcd(stride, dilation)  # from one entry of the kernel that fits to the next
-    result = []
-    for first in range(min(stride, length)):
-        fitting = [k for k in range(min(apart, kernel)) if (first + before - dilation * k) % stride == 0]
-        start = fitting[0] if fitting else kernel
-        taps = slice(start, None, apart)
-        base = (first + before - dilation * start) // stride
-        positions = -(-(length - first) // stride)
-        reached = len(range(*taps.indices(kernel)))
-        result.append(
-            Phase(first, stride, taps, _Axis(positions, count, 1, base, -apart * dilation // stride, reached))
-        )
-    return result
-
-
-# -- the gradient of the weight ----------------------------------------------------------------------------------------
-
-
 def backward_weight(
     backend: Backend, dy: Array, x: Array, geometry: Windows, groups: int, dweight: Array, workspace: int
 ) -> None:
     """The gradient of the weight, into a C-contiguous array: parts of the sum over positions, then their sum in order."""
-    filters, channels = dweight.shape[0], dweight.shape[1]
-    outputs, taps = filters // groups, geometry.size
-    axes = _forward_axes(geometry, x.shape[2:], dy.shape[2:])
-    x, x_copied = _readable(x, channels, rather_last=True)
-    dy, dy_copied = _readable(dy, outputs, rather_last=True)
-    vector = min(_vector(x, channels, x_copied), _vector(dy, outputs, dy_copied))
+    filters, channels = dweight.shape[:2]
+    outputs, terms = filters // groups, geometry.size * channels
     count = dy.shape[0] * math.prod(dy.shape[2:])
-    _check_count(count)
-    plan = _plan(
-        "weight_product", x.dtype, (), current_precision() == "tf32", outputs, taps * channels, groups, vector,
-        x_copied or dy_copied, depth=count, most_parts=max(1, workspace // (4 * dweight.size)),
+    check_positions(count)
+    pack = WIDEST_ACCESS // x.dtype.itemsize
+    last = channels % pack == 0 and outputs % pack == 0
+    copied = copy_needed(x, last=last) or copy_needed(dy, last=last)
+    x, dy = readable(x, last=last), readable(dy, last=last)
+    vector = min(widest(x, channels), widest(dy, outputs))
+    most_parts = max(1, workspace // (4 * dweight.size))
+    plan, parts = _plan(
+        "weight_product", x.dtype, False, current_precision() == "tf32", outputs, terms, groups, vector, copied,
+        count, most_parts,
     )  # fmt: skip
-    tile = _tile_of(plan)
-    tiles = -(-outputs // tile.rows) * -(-(taps * channels) // tile.columns) * groups
-    parts = plan.grid // tiles
-    partial = backend.empty((parts, filters, taps * channels), np.float32, backend.device_of(x))
-    described = _describe(x, dy, axes, channels, outputs, groups, taps * channels, parts, (0, 0, 0), (1, 1, 1))
+    partial = backend.empty((parts, filters, terms), np.float32, backend.device_of(x))
+    axes = forward_axes(geometry, x.shape[2:], dy.shape[2:])
+    described = describe(x, dy, axes, channels, outputs, groups, parts=parts)
     launch(_SOURCE, plan._replace(scalars=(described,)), backend, x, dy, partial)
-    sums = Plan(
-        "sum_parts", plan.defines, blocks("sum_parts", dweight.size, 256), 256,
-        (np.int32(parts), np.int32(filters), np.int32(channels), np.int32(taps)), "the parts in their order",
-    )  # fmt: skip
-    launch(_SOURCE, sums, backend, partial, dweight)
-
-
-# -- the choice of a variant -------------------------------------------------------------------------------------------
+    sum_parts(_SOURCE, plan.defines, backend, partial, dweight, channels, geometry.size)
 
 
 def _gather(
@@ -207,142 +113,92 @@ def _gather(
     x: Array,
     weight: Array,
     bias: Array | None,
-    axes: tuple[_Axis, ...],
+    axes: tuple[Axis, ...],
     y: Array,
-    first: tuple[int, ...],
-    step: tuple[int, ...],
+    first: tuple[int, ...] = (0, 0, 0),
+    step: tuple[int, ...] = (1, 1, 1),
 ) -> None:
-    """One gathered product; ``weight`` is ``(groups, outputs, channels, *taps)``, places of y are first, first + step, …"""
+    """One gathered product at the places first, first + step, … of y; weight: ``(groups, outputs, channels, *taps)``."""
     groups, outputs, channels = weight.shape[:3]
-    taps = math.prod(weight.shape[3:])
-    pack = WIDEST_ACCESS // x.dtype.itemsize
-    width = -(-taps * channels // pack) * pack
-    rows = weight.reshape(groups * outputs, channels, taps).transpose(0, 2, 1)
-    if width == taps * channels and rows.flags.c_contiguous:
-        packed = rows.reshape(groups * outputs, width)
-    else:
-        packed = backend.xp.zeros((groups * outputs, width), x.dtype) if width > taps * channels else backend.empty(
-            (groups * outputs, width), x.dtype, backend.device_of(x)
-        )
-        packed[:, : taps * channels].reshape(groups * outputs, taps, channels)[...] = rows
-    if not aligned(packed):
-        packed = packed.copy()
-    x, copied = _readable(x, channels, rather_last=True)
-    if bias is not None:
-        bias = backend.xp.ascontiguousarray(bias)
+    packed = _packed(backend, weight)
+    bias = None if bias is None else backend.xp.ascontiguousarray(bias)
+    copied = bool(copy_needed(x, last=_wants_last(x, channels)))
+    x = readable(x, last=_wants_last(x, channels))
     positions = math.prod(axis.positions for axis in axes)
-    together = max(1, _MOST_POSITIONS // positions)
+    check_positions(positions)
+    together = MOST_POSITIONS // positions
     for begin in range(0, x.shape[0], together):
         part, out = x[begin : begin + together], y[begin : begin + together]
-        count = part.shape[0] * positions
-        _check_count(count)
-        plan = _plan(
-            "gathered_product", x.dtype, _defines(bias), current_precision() == "tf32", count, outputs, groups,
-            _vector(part, channels, copied), copied,
-        )  # fmt: skip
-        described = _describe(part, out, axes, channels, outputs, groups, width, 1, first, step)
+        plan = _plan_gather(part, channels, outputs, groups, part.shape[0] * positions, bias, copied=copied)
+        described = describe(
+            part, out, axes, channels, outputs, groups, width=packed.shape[1], first=first, step=step
+        )
         launch(_SOURCE, plan._replace(scalars=(described,)), backend, part, packed, bias, out)
 
 
-def _check_count(count: int) -> None:
-    if count > _MOST_POSITIONS:
-        raise ValueError(f"conv: a CUDA kernel takes at most {_MOST_POSITIONS} output positions, these arrays have {count}")
+def _packed(backend: Backend, weight: Array) -> Array:
+    """``(groups, outputs, channels, *taps)`` as rows (tap, channel) of whole 16 bytes, one for each output."""
+    groups, outputs, channels = weight.shape[:3]
+    taps = math.prod(weight.shape[3:])
+    pack = WIDEST_ACCESS // weight.dtype.itemsize
+    terms, rows = taps * channels, groups * outputs
+    ordered = weight.reshape(rows, channels, taps).transpose(0, 2, 1)
+    if terms % pack == 0 and ordered.flags.c_contiguous and aligned(ordered):
+        return ordered.reshape(rows, terms)
+    packed = backend.empty((rows, -(-terms // pack) * pack), weight.dtype, backend.device_of(weight))
+    packed[:, terms:] = 0
+    packed[:, :terms].reshape(rows, taps, channels)[...] = ordered
+    return packed
 
 
-def _defines(bias: Array | None) -> tuple[str, ...]:
-    return () if bias is None else ("BIAS",)
+def _wants_last(x: Array, channels: int) -> bool:
+    return channels % (WIDEST_ACCESS // x.dtype.itemsize) == 0
 
 
-def _readable(x: Array, channels: int, *, rather_last: bool, look_only: bool = False) -> tuple[Array, str]:
-    """``x`` dense and, where 16-byte copies are then possible, channels-last; and what was copied for that."""
-    widest = WIDEST_ACCESS // x.dtype.itemsize
-    wanted = rather_last and channels % widest == 0
-    if is_channels_last(x) or (x.flags.c_contiguous and not wanted):
-        return x, ""
-    if x.flags.c_contiguous and _also_last(x):
-        return x, ""
-    copied = f"copied to {'channels-last' if wanted else 'contiguous'} first; "
-    return (x if look_only else in_format(x, wanted)), copied
+# -- the choice of a variant -------------------------------------------------------------------------------------------
 
 
-def _also_last(x: Array) -> bool:
-    """Whether a contiguous array has one channel or one pixel, so that it is channels-last as well."""
-    return x.shape[1] == 1 or math.prod(x.shape[2:]) == 1
-
-
-def _vector(x: Array, channels: int, copied: str) -> int:
-    widest = WIDEST_ACCESS // x.dtype.itemsize
-    last = "channels-last" in copied or is_channels_last(x) or _also_last(x)
-    return widest if last and channels % widest == 0 and (copied or aligned(x)) else 1
+def _plan_gather(
+    x: Array, channels: int, outputs: int, groups: int, positions: int, bias: Array | None, *, copied: bool = False
+) -> Plan:
+    copies = copy_needed(x, last=_wants_last(x, channels))
+    vector = widest(x, channels, copied=copied or bool(copies))
+    tf32 = current_precision() == "tf32"
+    return _plan(
+        "gathered_product", x.dtype, bias is not None, tf32, positions, outputs, groups, vector, copies, 0, 1
+    )[0]
 
 
 @lru_cache(maxsize=4096)
 def _plan(
     kernel: str,
     dtype: np.dtype[Any],
-    defines: tuple[str, ...],
+    biased: bool,
     tf32: bool,
     rows: int,
     columns: int,
     groups: int,
     vector: int,
     copied: str,
-    depth: int = 0,
-    most_parts: int = 1,
-) -> Plan:
-    is_float = dtype.itemsize == 4
-    if is_float and tf32:
-        defines = ("TF32", *defines)
-    how = "mma.sync" if not is_float else "mma.sync in tf32" if tf32 else "float32 multiply-adds"
-    tiles = _TILES[1:] if is_float and not tf32 else _TILES
-    for tile in tiles:
+    depth: int,
+    most_parts: int,
+) -> tuple[Plan, int]:
+    """The launch of a product of ``rows`` x ``columns``, and in how many parts its sum over ``depth`` terms is cut."""
+    ieee = dtype.itemsize == 4 and not tf32
+    how = "float32 multiply-adds" if ieee else "mma.sync" if dtype.itemsize == 2 else "mma.sync in tf32"
+    for tile in _TILES[1:] if ieee else _TILES:
         grid = -(-rows // tile.rows) * -(-columns // tile.columns) * groups
         if grid >= _ENOUGH_BLOCKS and (columns > 64 or tile.columns == 64):
             break
-    parts = 1
-    if depth:
-        steps = -(-depth // (64 // dtype.itemsize))
-        parts = max(1, min(-(-_ENOUGH_BLOCKS // grid), steps // _SHORTEST_PART, most_parts))
-    loads = "copies of 16 bytes" if vector > 1 else "single elements (channels-last and channels by 16 bytes are faster)"
-    split = f"; the sum in {parts} parts" if parts > 1 else ""
-    return Plan(
-        kernel,
-        (f"DTYPE={c_type(dtype)}", *defines, f"VECTOR={vector}", *tile.defines()),
-        blocks(kernel, grid * parts, 1),
-        tile.threads,
-        (),
-        f"{copied}implicit GEMM by {how}, tiles of {tile.rows} x {tile.columns}, {loads}{split}",
-        tile.shared,
-    )
-
-
-def _tile_of(plan: Plan) -> _Tile:
-    return next(tile for tile in _TILES if plan.defines[-5:] == tile.defines())
-
-
-def _describe(
-    x: Array,
-    y: Array,
-    axes: tuple[_Axis, ...],
-    channels: int,
-    outputs: int,
-    groups: int,
-    width: int,
-    parts: int,
-    first: tuple[int, ...],
-    step: tuple[int, ...],
-) -> np.ndarray:
-    """The struct Geometry; missing spatial axes stand in front, with one position each."""
-    missing = 3 - len(axes)
-    x_strides, y_strides = (tuple(s // a.dtype.itemsize for s in a.strides) for a in (x, y))
-    described = np.zeros((), _GEOMETRY)
-    described["x_image"], described["x_channel"] = x_strides[:2]
-    described["y_image"], described["y_channel"] = y_strides[:2]
-    described["x_at"] = (0,) * missing + x_strides[2:]
-    described["y_at"] = (0,) * missing + tuple(s * a for s, a in zip(y_strides[2:], step, strict=False))
-    described["y_first"] = sum(s * f for s, f in zip(y_strides[2:], first, strict=False))
-    described["axis"] = [_ONE] * missing + list(axes)
-    numbers = (x.shape[0], channels, outputs, groups, width, parts)
-    for name, number in zip(("images", "channels", "outputs", "groups", "width", "parts"), numbers, strict=True):
-        described[name] = number
-    return described
+    steps = -(-depth * dtype.itemsize // 64)  # tiles along the sum
+    parts = max(1, min(-(-_ENOUGH_BLOCKS // grid), steps // _SHORTEST_PART, most_parts))
+    defines = (f"DTYPE={c_type(dtype)}", f"VECTOR={vector}", *tile.defines)
+    if dtype.itemsize == 4 and tf32:
+        defines += ("TF32",)
+    if biased:
+        defines += ("BIAS",)
+    loads = "copies of 16 bytes" if vector > 1 else "single elements, as 16 bytes have not one tap or are not aligned"
+    because = f"{copied}implicit GEMM by {how}, tiles of {tile.rows} x {tile.columns}, {loads}"
+    if parts > 1:
+        because += f", the sum over positions in {parts} parts"
+    return Plan(kernel, defines, blocks(kernel, grid * parts, 1), tile.threads, (), because, tile.shared), parts
