@@ -5,15 +5,20 @@ if not __name__.startswith("lamella."):
 
 from ._launch import explain
 from .embedding import embedding, embedding_backward
+from .gradient_norm import clip_record, gradient_norm, scale_by
 from .group_norm import group_norm, group_norm_backward, group_norm_backward_definition, group_norm_definition
 from .layer_norm import layer_norm, layer_norm_backward, layer_norm_backward_definition, layer_norm_definition
+from .optimizer_step import adam_step, sgd_step, step_pieces
 from .rms_norm import rms_norm, rms_norm_backward, rms_norm_backward_definition, rms_norm_definition
 from .softmax import softmax, softmax_backward, softmax_backward_definition, softmax_definition
 
 __all__ = [
+    "adam_step",
+    "clip_record",
     "embedding",
     "embedding_backward",
     "explain",
+    "gradient_norm",
     "group_norm",
     "group_norm_backward",
     "group_norm_backward_definition",
@@ -26,8 +31,11 @@ __all__ = [
     "rms_norm_backward",
     "rms_norm_backward_definition",
     "rms_norm_definition",
+    "scale_by",
+    "sgd_step",
     "softmax",
     "softmax_backward",
     "softmax_backward_definition",
     "softmax_definition",
+    "step_pieces",
 ]
