@@ -4,7 +4,7 @@ if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import kernels'")
 
 from ._launch import explain
-from .attention import attention, attention_backward
+from .attention import attention, attention_backward, attention_weights, attention_weights_backward
 from .conv import conv, conv_backward_bias, conv_backward_data, conv_backward_weight
 from .embedding import embedding, embedding_backward
 from .group_norm import group_norm, group_norm_backward, group_norm_backward_definition, group_norm_definition
@@ -16,6 +16,8 @@ from .softmax import softmax, softmax_backward, softmax_backward_definition, sof
 __all__ = [
     "attention",
     "attention_backward",
+    "attention_weights",
+    "attention_weights_backward",
     "col2im",
     "conv",
     "conv_backward_bias",
