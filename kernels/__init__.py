@@ -5,8 +5,10 @@ if not __name__.startswith("lamella."):
 
 from ._launch import explain
 from .attention import attention, attention_backward
+from .conv import conv, conv_backward_bias, conv_backward_data, conv_backward_weight
 from .embedding import embedding, embedding_backward
 from .group_norm import group_norm, group_norm_backward, group_norm_backward_definition, group_norm_definition
+from .im2col import col2im, im2col
 from .layer_norm import layer_norm, layer_norm_backward, layer_norm_backward_definition, layer_norm_definition
 from .rms_norm import rms_norm, rms_norm_backward, rms_norm_backward_definition, rms_norm_definition
 from .softmax import (
@@ -23,6 +25,11 @@ from .softmax import (
 __all__ = [
     "attention",
     "attention_backward",
+    "col2im",
+    "conv",
+    "conv_backward_bias",
+    "conv_backward_data",
+    "conv_backward_weight",
     "embedding",
     "embedding_backward",
     "explain",
@@ -30,6 +37,7 @@ __all__ = [
     "group_norm_backward",
     "group_norm_backward_definition",
     "group_norm_definition",
+    "im2col",
     "layer_norm",
     "layer_norm_backward",
     "layer_norm_backward_definition",

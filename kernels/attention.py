@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, is_array, random_bits
+from . import attention_numpy
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _BLOCK = 1 << 20  # scores that the definition holds at a time; one query's row of all heads where that is more
@@ -62,7 +63,12 @@ def attention(
     """
     backend = common_backend(q, k, v)
     options = check("attention", q, k, v, mask, bias, scale, causal, causal_offset, key_lengths, dropout, dropout_key)
-    out, lse = attention_definition(backend, q, k, v, options)
+    if _has_cpu_path(backend, options, q, k, v):
+        out = _like(backend, q, v.shape[3])
+        lse = backend.empty(q.shape[:3], q.dtype, backend.device_of(q))
+        attention_numpy.forward(q, k, v, options, out, lse)
+    else:
+        out, lse = attention_definition(backend, q, k, v, options)
     return (out, lse) if return_lse else out
 
 
@@ -108,8 +114,13 @@ def attention_backward(
             raise ValueError(
                 f"attention_backward: {name} must be {dtype} of shape {expected}, got {array.dtype} of {array.shape}"
             )
-    dq, dk, dv, dbias = attention_backward_definition(backend, dy, q, k, v, out, lse, options)
-    return dq, dk, dv, None if bias is None or dbias is None else dbias.reshape(bias.shape)
+    dbias: Array | None
+    if _has_cpu_path(backend, options, dy, q, k, v):
+        dq, dk, dv = (_like(backend, a, a.shape[3]) for a in (q, k, v))
+        dbias = attention_numpy.backward(dy, q, k, v, out, lse, options, dq, dk, dv)
+    else:
+        dq, dk, dv, dbias = attention_backward_definition(backend, dy, q, k, v, out, lse, options)
+    return dq, dk, dv, None if bias is None or dbias is None else dbias.astype(bias.dtype, copy=False).reshape(bias.shape)
 
 
 # -- the options, checked --------------------------------------------------------------------------------------------
@@ -225,6 +236,31 @@ def computed_in(dtype: Any) -> Any:
     return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
+# -- the CPU path ----------------------------------------------------------------------------------------------------
+
+
+def _has_cpu_path(backend: Backend, options: Options, *arrays: Array) -> bool:
+    """Whether these are arrays that ``attention_numpy`` takes.
+
+    It multiplies what is hidden by 0, so it wants finite numbers where something is hidden.
+    """
+    if backend.xp is not np or arrays[0].dtype.itemsize == 2 or not options.shape[3] or not math.prod(options.shape):
+        return False
+    if not _hides(options):
+        return True
+    with np.errstate(all="ignore"):  # a sum is finite only if all its terms are
+        added = (a.sum(dtype=np.float64) for a in (options.mask, options.bias) if a is not None)
+        return all(math.isfinite(a.sum()) for a in arrays) and not any(math.isnan(total) for total in added)
+
+
+def _like(backend: Backend, a: Array, width: int) -> Array:
+    """An empty array ``(B, H, T, width)`` whose axes lie in memory in the order of those of ``a``."""
+    order = sorted(range(3), key=lambda axis: -a.strides[axis])
+    shape = (*a.shape[:3], width)
+    memory = backend.empty((*(shape[axis] for axis in order), width), a.dtype, backend.device_of(a))
+    return memory.transpose(*(order.index(axis) for axis in range(3)), 3)
+
+
 # -- the definition --------------------------------------------------------------------------------------------------
 
 
@@ -304,8 +340,6 @@ def attention_backward_definition(
                 dq[rows] = _times_keys(backend, ds, k)
         dq *= options.scale
         dk *= options.scale
-    if dbias is not None and bias is not None:
-        dbias = dbias.astype(bias.dtype, copy=False)
     dq, dk, dv = (a.astype(dtype, copy=False) for a in (dq, dk, dv))
     return dq, dk, dv, dbias
 
