@@ -11,7 +11,16 @@ from .group_norm import group_norm, group_norm_backward, group_norm_backward_def
 from .im2col import col2im, im2col
 from .layer_norm import layer_norm, layer_norm_backward, layer_norm_backward_definition, layer_norm_definition
 from .rms_norm import rms_norm, rms_norm_backward, rms_norm_backward_definition, rms_norm_definition
-from .softmax import softmax, softmax_backward, softmax_backward_definition, softmax_definition
+from .softmax import (
+    log_softmax,
+    log_softmax_backward,
+    log_softmax_backward_definition,
+    log_softmax_definition,
+    softmax,
+    softmax_backward,
+    softmax_backward_definition,
+    softmax_definition,
+)
 
 __all__ = [
     "attention",
@@ -35,6 +44,10 @@ __all__ = [
     "layer_norm_backward",
     "layer_norm_backward_definition",
     "layer_norm_definition",
+    "log_softmax",
+    "log_softmax_backward",
+    "log_softmax_backward_definition",
+    "log_softmax_definition",
     "rms_norm",
     "rms_norm_backward",
     "rms_norm_backward_definition",
