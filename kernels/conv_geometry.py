@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,6 +87,23 @@ def backward_phases(geometry: Windows, lengths: tuple[int, ...], counts: tuple[i
             phases.append(Phase(first, stride, taps, axis))
         result.append(phases)
     return result
+
+
+def backward_sums(
+    weight: Array, geometry: Windows, groups: int, dy: Array, dx: Array
+) -> Iterator[tuple[Array, tuple[Axis, ...], tuple[int, ...], tuple[int, ...]]]:
+    """The gathered sums over ``dy`` that make up the gradient of x; places that nothing reaches become 0 here.
+
+    Yields:
+        the part of the weight, ``(groups, channels, outputs, *taps)``; the axes; first place and step along each.
+    """
+    swapped = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
+    for phases in product(*backward_phases(geometry, dx.shape[2:], dy.shape[2:])):
+        if any(phase.axis.taps == 0 for phase in phases):
+            dx[(..., *(slice(phase.first, None, phase.step) for phase in phases))] = 0
+            continue
+        taps = swapped[(..., *(phase.taps for phase in phases))]
+        yield taps, tuple(p.axis for p in phases), tuple(p.first for p in phases), tuple(p.step for p in phases)
 
 
 def describe(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, launch
 from .conv_geometry import (
     MOST_POSITIONS,
     Axis,
-    backward_phases,
+    backward_sums,
     check_positions,
     copy_needed,
     describe,
@@ -73,14 +72,8 @@ def plan_forward(x: Array, weight: Array, bias: Array | None, geometry: Windows,
 
 def backward_data(backend: Backend, dy: Array, weight: Array, geometry: Windows, groups: int, dx: Array) -> None:
     """The gradient of ``x``: a gathered product over ``dy`` for each remainder of the position by the stride."""
-    swapped = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)  # (G, C, F, *kernel)
-    for phases in product(*backward_phases(geometry, dx.shape[2:], dy.shape[2:])):
-        if any(phase.axis.taps == 0 for phase in phases):
-            dx[(..., *(slice(phase.first, None, phase.step) for phase in phases))] = 0
-            continue
-        taps = swapped[(..., *(phase.taps for phase in phases))]
-        first, step = tuple(p.first for p in phases), tuple(p.step for p in phases)
-        _gather(backend, dy, taps, None, tuple(p.axis for p in phases), dx, first, step)
+    for taps, axes, first, step in backward_sums(weight, geometry, groups, dy, dx):
+        _gather(backend, dy, taps, None, axes, dx, first, step)
 
 
 def backward_weight(
