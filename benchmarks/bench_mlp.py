@@ -95,7 +95,8 @@ def by_hand(lr: float, classes: bool) -> Callable[..., Run]:
                 d = h[-1] - y
                 loss = (d * d).mean()
                 d = d * (2 / d.size)
-            dws, dbs = [], []
+            dws: list[Any] = []
+            dbs: list[Any] = []
             for i in reversed(range(len(ws))):
                 dws.insert(0, d.T @ h[i])
                 dbs.insert(0, d.sum(axis=0))

@@ -105,7 +105,8 @@ def _call(backend: Backend, device: Device, seconds: float, calls: int = 100) ->
         def call() -> None:
             np.add(one, one)
 
-    clock, samples = time.perf_counter, []
+    clock = time.perf_counter
+    samples: list[float] = []
     end = clock() + min(seconds, 0.1)
     while len(samples) < 5 or clock() < end:
         start = clock()

@@ -34,6 +34,7 @@ class Plan(NamedTuple):
         block: number of threads in a block.
         scalars: the kernel's arguments after its arrays, as NumPy scalars of the declared types.
         because: the reason for this choice, and what keeps a faster one away.
+        shared: bytes of dynamic shared memory.
     """
 
     kernel: str
@@ -42,6 +43,7 @@ class Plan(NamedTuple):
     block: int
     scalars: tuple[np.generic, ...]
     because: str
+    shared: int = 0
 
     def __str__(self) -> str:
         if not self.kernel:
@@ -98,15 +100,30 @@ def blocks(kernel: str, items: int, per_block: int) -> int:
     return count
 
 
-def launch(source: Path, plan: Plan, backend: Backend, *arrays: Array) -> None:
-    """Run a plan's kernel on C-contiguous arrays of one device, then return without waiting for it."""
+def stream_place(key: int, offset: int) -> tuple[np.uint64, np.uint64, np.int32]:
+    """Where random words begin, as kernels that include ``philox.cuh`` take it: the members of its Stream.
+
+    Args:
+        key, offset: what :meth:`lamella.Generator.reserve` gave.
+    """
+    return np.uint64(key), np.uint64(offset >> 2), np.int32(offset & 3)
+
+
+def launch(source: Path, plan: Plan, backend: Backend, *arrays: Array | None) -> None:
+    """Run a plan's kernel on dense arrays of one device, then return without waiting for it.
+
+    Args:
+        arrays: the kernel's first arguments; None is a null pointer, but not as the first of them.
+    """
     kernel = get_kernel(source, plan.kernel, plan.defines, arrays[0])
+    if plan.shared:
+        kernel.max_dynamic_shared_size_bytes = plan.shared
     arguments = (*arrays, *plan.scalars)
     if len(backend.devices()) == 1:
-        kernel((plan.grid,), (plan.block,), arguments)
+        kernel((plan.grid,), (plan.block,), arguments, shared_mem=plan.shared)
     else:
-        with arrays[0].device:  # a kernel runs on the current device, wherever its arrays are
-            kernel((plan.grid,), (plan.block,), arguments)
+        with arrays[0].device:  # type: ignore[union-attr]  # a kernel runs on the current device, not on its arrays'
+            kernel((plan.grid,), (plan.block,), arguments, shared_mem=plan.shared)
 
 
 _explained: dict[str, Callable[..., Plan]] = {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lamella
-from lamella.backend import Device, Generator, backend_for, philox4x32, random_bits
+from lamella.backend import Device, Generator, backend_for, get_kernel, philox4x32, random_bits
+from lamella.kernels._launch import stream_place
 
 # Random123 1.14, tests/kat_vectors: philox4x32 10.
 KNOWN_ANSWERS = [
@@ -221,3 +223,16 @@ def test_spawned_streams_differ_from_each_other_and_are_the_same_again() -> None
     seeds = [one.spawn().state[0] for _ in range(4)]
     assert len(set(seeds)) == 4
     assert seeds == [other.spawn().state[0] for _ in range(4)]
+
+
+@pytest.mark.parametrize("per_thread", [1, 3, 4, 8])
+@pytest.mark.parametrize("offset", [0, 1, 6, 2**34 - 5, 2**65 + 3])
+def test_a_kernel_draws_the_words_of_the_stream(device: Device, offset: int, per_thread: int) -> None:
+    """From any place, through the carry of the counter's low half, a few words to a thread."""
+    if device.kind == "cpu":
+        pytest.skip("the CPU runs no kernels")
+    count, first, key = 301, 10, 0xA4093822299F31D0
+    words = backend_for(device).empty((count,), np.uint32, device)
+    kernel = get_kernel(Path(__file__).parent / "kernels/philox.cu", "draws", (f"PER_THREAD={per_thread}",), words)
+    kernel((2,), (-(-count // per_thread),), (words, np.int64(count), np.int64(first), *stream_place(key, offset)))
+    np.testing.assert_array_equal(backend_for(device).to_numpy(words), random_bits(key, offset + first, count))
