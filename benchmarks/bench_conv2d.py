@@ -61,8 +61,8 @@ def cases(
         return normal(rng, *x), normal(rng, *weight, scale=(channels * kernel * kernel) ** -0.5), normal(rng, *y)
 
     found = pair(
-        f"conv {kernel}×{kernel}{f'/{stride}' if stride > 1 else ''}",
-        f"{channels}→{filters} {size}²",
+        f"conv{kernel}{f'/{stride}' if stride > 1 else ''}",
+        f"{batch}×{channels}→{filters} {size}²",
         operation(stride, padding),
         numbers,
         (batch * channels * size * size + batch * filters * after * after) // 2,
