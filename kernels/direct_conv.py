@@ -61,7 +61,7 @@ def backward_data(backend: Backend, dy: Array, weight: Array, geometry: Windows,
 def backward_weight(
     backend: Backend, dy: Array, x: Array, geometry: Windows, groups: int, dweight: Array, workspace: int
 ) -> None:
-    """The gradient of the weight, into a C-contiguous array: parts of the sum over positions, then their sum in order."""
+    """The gradient of the weight, into a C-contiguous array: parts of the sum over positions, then their sum."""
     filters, channels = dweight.shape[:2]
     x, dy = readable(x, last=False), readable(dy, last=False)
     count = dy.shape[0] * math.prod(dy.shape[2:])

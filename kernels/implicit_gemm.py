@@ -79,7 +79,7 @@ def backward_data(backend: Backend, dy: Array, weight: Array, geometry: Windows,
 def backward_weight(
     backend: Backend, dy: Array, x: Array, geometry: Windows, groups: int, dweight: Array, workspace: int
 ) -> None:
-    """The gradient of the weight, into a C-contiguous array: parts of the sum over positions, then their sum in order."""
+    """The gradient of the weight, into a C-contiguous array: parts of the sum over positions, then their sum."""
     filters, channels = dweight.shape[:2]
     outputs, terms = filters // groups, geometry.size * channels
     count = dy.shape[0] * math.prod(dy.shape[2:])
@@ -111,7 +111,7 @@ def _gather(
     first: tuple[int, ...] = (0, 0, 0),
     step: tuple[int, ...] = (1, 1, 1),
 ) -> None:
-    """One gathered product at the places first, first + step, … of y; weight: ``(groups, outputs, channels, *taps)``."""
+    """One gathered product, at the places first, first + step, … of y; weight ``(groups, outputs, channels, *taps)``."""
     groups, outputs, channels = weight.shape[:3]
     packed = _packed(backend, weight)
     bias = None if bias is None else backend.xp.ascontiguousarray(bias)
@@ -123,9 +123,7 @@ def _gather(
     for begin in range(0, x.shape[0], together):
         part, out = x[begin : begin + together], y[begin : begin + together]
         plan = _plan_gather(part, channels, outputs, groups, part.shape[0] * positions, bias, copied=copied)
-        described = describe(
-            part, out, axes, channels, outputs, groups, width=packed.shape[1], first=first, step=step
-        )
+        described = describe(part, out, axes, channels, outputs, groups, width=packed.shape[1], first=first, step=step)
         launch(_SOURCE, plan._replace(scalars=(described,)), backend, part, packed, bias, out)
 
 
@@ -157,9 +155,9 @@ def _plan_gather(
     copies = copy_needed(x, last=_wants_last(x, channels))
     vector = widest(x, channels, copied=copied or bool(copies))
     tf32 = current_precision() == "tf32"
-    return _plan(
-        "gathered_product", x.dtype, bias is not None, tf32, positions, outputs, groups, vector, copies, 0, 1
-    )[0]
+    numbers = (positions, outputs, groups, vector)
+    plan, _ = _plan("gathered_product", x.dtype, bias is not None, tf32, *numbers, copies, 0, 1)
+    return plan
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""Convolution with few channels in a group, ``kernels/direct_conv.cu``: every variant against the float64 definition."""
+"""Convolution with few channels in a group, ``kernels/direct_conv.cu``: every variant against the definition."""
 
 from __future__ import annotations
 
