@@ -12,7 +12,9 @@ from .gradient_norm import clip_record, gradient_norm, scale_by
 from .group_norm import group_norm, group_norm_backward, group_norm_backward_definition, group_norm_definition
 from .im2col import col2im, im2col
 from .layer_norm import layer_norm, layer_norm_backward, layer_norm_backward_definition, layer_norm_definition
+from .max_pool import max_pool, max_pool_backward, max_pool_indices
 from .optimizer_step import adam_step, sgd_step, step_pieces
+from .resample import resample, resample_backward
 from .rms_norm import rms_norm, rms_norm_backward, rms_norm_backward_definition, rms_norm_definition
 from .softmax import (
     log_softmax,
@@ -58,6 +60,11 @@ __all__ = [
     "log_softmax_backward",
     "log_softmax_backward_definition",
     "log_softmax_definition",
+    "max_pool",
+    "max_pool_backward",
+    "max_pool_indices",
+    "resample",
+    "resample_backward",
     "rms_norm",
     "rms_norm_backward",
     "rms_norm_backward_definition",
