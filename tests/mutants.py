@@ -47,6 +47,11 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "gradient_norm.cu": {
+        "__shared__ float of_warp[kBlock / 31];": "8 either way",
+        "if (threadIdx.x % 32 == 1) of_warp[threadIdx.x / 32] = value;": "a warp has one value",
+        "if (threadIdx.x == 1) partial[blockIdx.x] = sum;": "every thread has the sum",
+    },
     "softmax.cu": {
         "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
         "head = wanted <= length ? wanted : length;": "both are the same number there",
