@@ -6,6 +6,7 @@ if not __name__.startswith("lamella."):
 from ._launch import explain
 from .attention import attention, attention_backward
 from .conv import conv, conv_backward_bias, conv_backward_data, conv_backward_weight
+from .cross_entropy import cross_entropy, cross_entropy_backward, cross_entropy_definition, scale_gradient
 from .embedding import embedding, embedding_backward
 from .group_norm import group_norm, group_norm_backward, group_norm_backward_definition, group_norm_definition
 from .im2col import col2im, im2col
@@ -30,6 +31,9 @@ __all__ = [
     "conv_backward_bias",
     "conv_backward_data",
     "conv_backward_weight",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "cross_entropy_definition",
     "embedding",
     "embedding_backward",
     "explain",
@@ -50,6 +54,7 @@ __all__ = [
     "rms_norm_backward",
     "rms_norm_backward_definition",
     "rms_norm_definition",
+    "scale_gradient",
     "softmax",
     "softmax_backward",
     "softmax_backward_definition",
