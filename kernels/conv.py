@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, Backend, common_backend
+from ..backend import Array, Backend, common_backend, empty_images, is_channels_last
+from . import conv_cuda
+from ._launch import Plan, definition_plan, explained
 from .im2col import add_columns, check_image, checked_counts, columns
-from .windows import Windows, empty_in_format, in_blocks, padded, windows
+from .windows import Windows, in_blocks, padded, windows
 
 WORKSPACE = 256 << 20  # bytes
 
@@ -37,8 +39,8 @@ def conv(
         weight: shape ``(F, C / groups, *kernel)``, of the dtype of ``x``.
         bias: shape ``(F,)``, or None.
         stride, dilation: an integer, or one for each axis.
-        padding: the same, or a pair (before, after) for each axis, or ``"valid"``, or ``"same"`` (stride 1; an odd
-            zero comes last).
+        padding: the same, or a pair (before, after) for each axis, where a negative number cuts values off; or
+            ``"valid"``, or ``"same"`` (stride 1; an odd zero comes last).
         groups: divides C and F.
         workspace: bytes of intermediate results held at a time; the result does not depend on it.
     Returns:
@@ -51,10 +53,31 @@ def conv(
     if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != x.dtype):
         raise ValueError(f"conv: bias must be {x.dtype} of shape {weight.shape[:1]}, got {bias.dtype} of {bias.shape}")
     counts = checked_counts("conv", geometry, x.shape[2:])
-    y = empty_in_format(backend, (x.shape[0], weight.shape[0], *counts), x.dtype, x)
-    if y.size:
+    y = _empty_like(backend, x, (x.shape[0], weight.shape[0], *counts))
+    if y.size and not conv_cuda.forward(backend, x, weight, bias, geometry, groups, y):
         conv_definition(backend, x, weight, bias, geometry, groups, workspace, y)
     return y
+
+
+@explained("conv1d")
+@explained("conv2d")
+@explained("conv3d")
+@explained("conv")
+def _explain(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Plan:
+    backend = common_backend(x, weight)
+    geometry, groups = _check("conv", x, weight, stride, padding, dilation, groups)
+    if not x.size or not weight.size:
+        return definition_plan("an array is empty, nothing is launched")
+    return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups)
 
 
 def conv_backward_data(
@@ -86,8 +109,12 @@ def conv_backward_data(
     geometry, groups, lengths = _check_backward(
         "conv_backward_data", dy, weight, lengths, stride, padding, dilation, groups
     )
-    dx = empty_in_format(backend, (dy.shape[0], weight.shape[1] * groups, *lengths), dy.dtype, dy)
-    if dx.size:
+    dx = _empty_like(backend, dy, (dy.shape[0], weight.shape[1] * groups, *lengths))
+    if not dx.size:
+        return dx
+    if not dy.size:
+        dx[...] = 0
+    elif not conv_cuda.backward_data(backend, dy, weight, geometry, groups, dx):
         conv_backward_data_definition(backend, dy, weight, geometry, groups, workspace, dx)
     return dx
 
@@ -133,7 +160,7 @@ def conv_backward_weight(
         dweight = backend.empty(shape, x.dtype, backend.device_of(x))
     if not dy.size or not x.size:
         dweight[...] = 0
-    else:
+    elif not conv_cuda.backward_weight(backend, dy, x, geometry, groups, workspace, dweight):
         conv_backward_weight_definition(backend, dy, x, geometry, groups, workspace, dweight)
     if out is None or out is dweight:
         return dweight
@@ -229,6 +256,10 @@ def _block_columns(
 
 def _bytes_in_row(channels: int, geometry: Windows, counts: tuple[int, ...], itemsize: int) -> int:
     return channels * geometry.size * math.prod(counts[1:]) * itemsize
+
+
+def _empty_like(backend: Backend, x: Array, shape: tuple[int, ...]) -> Array:
+    return empty_images(backend, shape, x.dtype, backend.device_of(x), is_channels_last(x))
 
 
 def _wide(dtype: Any) -> Any:

@@ -6,16 +6,27 @@ if not __name__.startswith("lamella."):
 from ..autograd import Parameter
 from . import init, links
 from .alpha_dropout import AlphaDropout, alpha_dropout
+from .batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, batch_norm
 from .bilinear import Bilinear, bilinear
 from .binary_cross_entropy import BCELoss, BCEWithLogitsLoss, binary_cross_entropy, binary_cross_entropy_with_logits
 from .celu import CELU, celu
 from .containers import ModuleDict, ModuleList, ParameterList, Sequential
+from .conv import Conv1d, Conv2d, Conv3d, conv1d, conv2d, conv3d
+from .conv_transpose import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from .cosine_similarity import CosineEmbeddingLoss, CosineSimilarity, cosine_embedding_loss, cosine_similarity
 from .cross_entropy import CrossEntropyLoss, cross_entropy
 from .dropout import Dropout, dropout
 from .elu import ELU, elu
 from .embedding import Embedding, embedding
 from .flatten import Flatten, Unflatten, flatten, unflatten
+from .fold import Fold, Unfold, fold, unfold
 from .gaussian_nll_loss import GaussianNLLLoss, gaussian_nll_loss
 from .gaussian_noise import GaussianNoise
 from .gelu import GELU, gelu
@@ -79,8 +90,17 @@ __all__ = [
     "AlphaDropout",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Bilinear",
     "Buffer",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
@@ -92,6 +112,7 @@ __all__ = [
     "Dropout3d",
     "Embedding",
     "Flatten",
+    "Fold",
     "GaussianNLLLoss",
     "GaussianNoise",
     "GroupNorm",
@@ -144,11 +165,19 @@ __all__ = [
     "Threshold",
     "TripletMarginLoss",
     "Unflatten",
+    "Unfold",
     "alpha_dropout",
+    "batch_norm",
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
@@ -156,6 +185,7 @@ __all__ = [
     "elu",
     "embedding",
     "flatten",
+    "fold",
     "gaussian_nll_loss",
     "gelu",
     "glu",
@@ -203,4 +233,5 @@ __all__ = [
     "threshold",
     "triplet_margin_loss",
     "unflatten",
+    "unfold",
 ]
