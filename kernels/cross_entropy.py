@@ -154,6 +154,28 @@ def scale_gradient(dlogits: Array, dy: Array) -> Array:
     return dlogits
 
 
+def label_total(labels: Array, weight: Array | None, logits: Array, ignore_index: int) -> Array:
+    """The sum of the weights of the labels that count, which a mean divides by: shape ``(1,)``; nothing waits for it.
+
+    Args:
+        labels: shape ``(rows,)``, integers. weight: of each class, or None.
+        logits: shape ``(…, C)``: gives C, the dtype (float32 for 16 bits) and the device.
+    """
+    backend, cols = backend_of(logits), logits.shape[-1]
+    dtype = "float32" if logits.dtype.itemsize == 2 else logits.dtype
+    if backend.runs_cuda and logits.dtype != "float64":
+        total = backend.empty((1,), dtype, backend.device_of(logits))
+        labels = contiguous(backend, _int64(backend.xp, labels))
+        weight = None if weight is None else contiguous(backend, weight)
+        plan = _small_plan("cross_entropy_divisor", len(labels), np.int32(cols), np.int64(ignore_index))
+        launch(_SOURCE, plan, backend, labels, weight, total)
+        return total
+    counts = (labels != ignore_index) & (labels >= 0) & (labels < cols)
+    if weight is None:
+        return counts.sum(keepdims=True).astype(dtype)
+    return (weight[backend.xp.where(counts, labels, 0)] * counts).sum(keepdims=True).astype(dtype)
+
+
 def cross_entropy_definition(
     logits: Array, targets: Array, weight: Array | None, options: Options
 ) -> tuple[Array, Any, Array]:
@@ -345,11 +367,10 @@ def _rows_on_cuda(
     rows, cols = logits.shape
     divisor = None
     if options.reduction == "mean":
-        divisor = backend.empty((1,), "float32", backend.device_of(logits))
         if _has_labels(targets):
-            small = _small_plan("cross_entropy_divisor", rows, np.int32(cols), np.int64(options.ignore_index))
-            launch(_SOURCE, small, backend, targets, weight, divisor)
+            divisor = label_total(targets, weight, logits, options.ignore_index)
         else:
+            divisor = backend.empty((1,), "float32", backend.device_of(logits))
             divisor.fill(rows)
     faults = fault_record(logits) if _has_labels(targets) else None
     fault = fault_kind(

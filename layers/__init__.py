@@ -51,6 +51,7 @@ from .l1_loss import L1Loss, l1_loss
 from .layer_norm import LayerNorm, layer_norm
 from .leaky_relu import LeakyReLU, leaky_relu
 from .linear import Linear, linear
+from .linear_cross_entropy import linear_cross_entropy
 from .log_softmax import LogSoftmax, log_softmax
 from .logsigmoid import LogSigmoid, logsigmoid
 from .margin_loss import MarginRankingLoss, MultiMarginLoss, margin_ranking_loss, multi_margin_loss
@@ -203,6 +204,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_cross_entropy",
     "links",
     "log_softmax",
     "logsigmoid",
