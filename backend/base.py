@@ -155,6 +155,10 @@ class Backend:
         raise NotImplementedError
 
     # -- CUDA kernels -------------------------------------------------------------------------------------------
+    def shared_memory(self, device: Device) -> int:
+        """Bytes of shared memory that one block of a kernel can have on ``device``."""
+        raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
+
     def compile(self, code: str, options: tuple[str, ...], device: Device) -> Any:
         """Compile CUDA text; the result's ``get_function(name)`` gives ``kernel(grid, block, args, shared_mem=0)``."""
         raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")

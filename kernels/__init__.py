@@ -5,6 +5,12 @@ if not __name__.startswith("lamella."):
 
 from ._launch import explain
 from .attention import attention, attention_backward
+from .dropout_add_norm import (
+    dropout_add_layer_norm,
+    dropout_add_layer_norm_backward,
+    dropout_add_rms_norm,
+    dropout_add_rms_norm_backward,
+)
 from .embedding import embedding, embedding_backward
 from .group_norm import group_norm, group_norm_backward, group_norm_backward_definition, group_norm_definition
 from .layer_norm import layer_norm, layer_norm_backward, layer_norm_backward_definition, layer_norm_definition
@@ -14,6 +20,10 @@ from .softmax import softmax, softmax_backward, softmax_backward_definition, sof
 __all__ = [
     "attention",
     "attention_backward",
+    "dropout_add_layer_norm",
+    "dropout_add_layer_norm_backward",
+    "dropout_add_rms_norm",
+    "dropout_add_rms_norm_backward",
     "embedding",
     "embedding_backward",
     "explain",

@@ -13,6 +13,7 @@ from .containers import ModuleDict, ModuleList, ParameterList, Sequential
 from .cosine_similarity import CosineEmbeddingLoss, CosineSimilarity, cosine_embedding_loss, cosine_similarity
 from .cross_entropy import CrossEntropyLoss, cross_entropy
 from .dropout import Dropout, dropout
+from .dropout_add_norm import dropout_add_layer_norm, dropout_add_rms_norm
 from .elu import ELU, elu
 from .embedding import Embedding, embedding
 from .flatten import Flatten, Unflatten, flatten, unflatten
@@ -153,6 +154,8 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "dropout_add_layer_norm",
+    "dropout_add_rms_norm",
     "elu",
     "embedding",
     "flatten",
