@@ -56,7 +56,7 @@ _METHODS: tuple[Any, ...] = (
     *(elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.tanh, elementwise.clip, elementwise.astype),
     *(reduction.sum, reduction.mean, reduction.var, reduction.std, reduction.max, reduction.min, reduction.prod),
     *(reduction.argmax, reduction.argmin, reduction.any, reduction.all, reduction.cumsum),
-    *(shape.squeeze, shape.ravel, shape.swapaxes, shape.repeat, shape.to),
+    *(shape.squeeze, shape.ravel, shape.swapaxes, shape.repeat, shape.to, shape.channels_last, shape.contiguous),
     *(indexing.take, products.dot),
 )
 for _method in _METHODS:

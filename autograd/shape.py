@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from ..backend import Array, Device, backend_for, backend_of
+from ..backend import Array, Device, backend_for, backend_of, in_format
 from ..backend import device as check_device
 from .axes import one_axis
 from .broadcast import unbroadcast
@@ -230,3 +230,30 @@ def to(x: Array, device: str | Device) -> Any:
         return backend_for(place).from_numpy(backend_of(array).to_numpy(array), place)
 
     return move(x, place), lambda dy: (move(dy, here),)
+
+
+@op
+def _in_format(x: Array, channels_last: bool) -> Any:
+    return in_format(x, channels_last), lambda dy: (dy,)
+
+
+def channels_last(x: Any) -> Tensor:
+    """The same values and shape ``(N, C, ...)``, with the channels of a pixel beside each other in memory.
+
+    Operations on images keep the format of their input, and many are faster in this one.
+
+    Raises:
+        ValueError: ``x`` has fewer than 3 axes.
+    """
+    require_arrays("channels_last", x=x)
+    if x.ndim < 3:
+        raise ValueError(f"channels_last: x must have shape (N, C, ...) with 3 axes or more, got {tuple(x.shape)}")
+    y: Tensor = _in_format(x, True)
+    return y
+
+
+def contiguous(x: Any) -> Tensor:
+    """The same values and shape, with the last axis running fastest in memory; nothing is copied if it is so."""
+    require_arrays("contiguous", x=x)
+    y: Tensor = _in_format(x, False)
+    return y

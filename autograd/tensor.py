@@ -79,6 +79,8 @@ class Tensor:
         transpose: Callable[..., Tensor]
         squeeze: Callable[..., Tensor]
         ravel: Callable[..., Tensor]
+        channels_last: Callable[..., Tensor]
+        contiguous: Callable[..., Tensor]
         flatten: Callable[..., Tensor]
         T: Tensor
         mT: Tensor

@@ -8,6 +8,7 @@ from .buffers import is_view
 from .device import Device
 from .dtypes import as_dtype
 from .faults import fault_kind, fault_record, raise_faults
+from .memory_format import empty_images, in_format, is_channels_last, pixels, planes
 from .numpy_backend import NumpyBackend
 from .philox import Generator, as_generator, philox4x32, random_bits, remember_draws, repeat_draws
 from .precision import current_precision, precision
@@ -57,15 +58,20 @@ __all__ = [
     "cpu_kernel",
     "current_precision",
     "device",
+    "empty_images",
     "fault_kind",
     "fault_record",
     "forget_kernels",
     "get_kernel",
     "get_num_threads",
+    "in_format",
     "is_array",
+    "is_channels_last",
     "is_view",
     "parallel",
     "philox4x32",
+    "pixels",
+    "planes",
     "precision",
     "raise_faults",
     "random_bits",

@@ -159,6 +159,10 @@ class Backend:
         """Bytes of shared memory that one block of a kernel can have on ``device``."""
         raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
 
+    def compute_capability(self, device: Device) -> int:
+        """What instructions the device has, as 10 * major + minor: 90 for compute capability 9.0; 0 without CUDA."""
+        return 0
+
     def compile(self, code: str, options: tuple[str, ...], device: Device) -> Any:
         """Compile CUDA text; the result's ``get_function(name)`` gives ``kernel(grid, block, args, shared_mem=0)``."""
         raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")

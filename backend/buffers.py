@@ -29,9 +29,16 @@ def is_view(array: Any) -> bool:
     base = array.base
     if base is None or type(base) is _Block:
         return False
-    whole = type(base) is np.ndarray and base.nbytes == array.nbytes and array.flags.c_contiguous
+    whole = type(base) is np.ndarray and base.nbytes == array.nbytes and _is_dense(array)
     alone = _references_to_base(array) == _ONLY_ITS_VIEW + 1  # and the local name
     return not (whole and alone and (base.base is None or type(base.base) is _Block))
+
+
+def _is_dense(array: Any) -> bool:
+    """Whether every place of the memory it spans is one element: contiguous, or with its channels (axis 1) last."""
+    if array.flags.c_contiguous:
+        return True
+    return array.ndim > 2 and bool(array.transpose(0, *range(2, array.ndim), 1).flags.c_contiguous)
 
 
 def _references_to_base(array: Any) -> int:

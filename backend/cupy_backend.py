@@ -58,6 +58,7 @@ class CupyBackend(Backend):
         self._cupyx = cupyx
         self._devices = tuple(Device("cuda", index) for index in range(count))
         self._shared: dict[Device, int] = {}
+        self._capabilities = tuple(int(cupy.cuda.Device(index).compute_capability) for index in range(count))
         self.cublaslt: CublasLt | None = None
         if use_cublaslt:
             self.cublaslt = CublasLt(cupy, load_library(cupy.cuda.runtime.runtimeGetVersion() // 1000))
@@ -127,6 +128,9 @@ class CupyBackend(Backend):
             with suppress(CublasLtUnsupportedError):
                 return self.cublaslt.matmul(a, b)
         return super().matmul(a, b)
+
+    def compute_capability(self, device: Device) -> int:
+        return self._capabilities[device.index or 0]
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         self._cupyx.scatter_add(target, index, values)

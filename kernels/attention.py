@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, is_array, random_bits
+from . import attention_numpy
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _BLOCK = 1 << 20  # scores that the definition holds at a time; one query's row of all heads where that is more
@@ -62,7 +63,12 @@ def attention(
     """
     backend = common_backend(q, k, v)
     options = check("attention", q, k, v, mask, bias, scale, causal, causal_offset, key_lengths, dropout, dropout_key)
-    out, lse = attention_definition(backend, q, k, v, options)
+    if _has_cpu_path(backend, options, q, k, v):
+        out = _like(backend, q, v.shape[3])
+        lse = backend.empty(q.shape[:3], q.dtype, backend.device_of(q))
+        attention_numpy.forward(q, k, v, options, out, lse)
+    else:
+        out, lse = attention_definition(backend, q, k, v, options)
     return (out, lse) if return_lse else out
 
 
@@ -82,6 +88,7 @@ def attention_backward(
     key_lengths: Any = None,
     dropout: float = 0.0,
     dropout_key: tuple[int, int] | None = None,
+    grads: tuple[Array, Array, Array] | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
     """The gradients of ``q``, ``k``, ``v`` and ``bias``; the weights are computed again from ``lse``.
 
@@ -91,6 +98,7 @@ def attention_backward(
     Args:
         dy: gradient of ``out``, of its shape and dtype.
         q, k, v: what :func:`attention` was given, and so the options. out, lse: what it returned.
+        grads: where ``dq``, ``dk`` and ``dv`` are written, of any strides; new arrays by default.
     Returns:
         ``dq``, ``dk``, ``dv`` like ``q``, ``k``, ``v``, and ``dbias`` like ``bias``, None without one.
     """
@@ -108,8 +116,56 @@ def attention_backward(
             raise ValueError(
                 f"attention_backward: {name} must be {dtype} of shape {expected}, got {array.dtype} of {array.shape}"
             )
-    dq, dk, dv, dbias = attention_backward_definition(backend, dy, q, k, v, out, lse, options)
-    return dq, dk, dv, None if bias is None or dbias is None else dbias.reshape(bias.shape)
+    dbias: Array | None
+    if _has_cpu_path(backend, options, dy, q, k, v):
+        found = grads or tuple(_like(backend, a, a.shape[3]) for a in (q, k, v))
+        dbias = attention_numpy.backward(dy, q, k, v, out, lse, options, *found)
+    else:
+        *found, dbias = attention_backward_definition(backend, dy, q, k, v, out, lse, options)
+        for place, array in zip(grads or (), found, strict=False):
+            place[...] = array
+    dq, dk, dv = grads or found
+    if bias is not None and dbias is not None:
+        dbias = dbias.astype(bias.dtype, copy=False).reshape(bias.shape)
+    return dq, dk, dv, dbias
+
+
+def attention_weights(q: Array, k: Array, **options: Any) -> Array:
+    """The weights that :func:`attention` gives the values, dropout included: one for every pair, for looking at.
+
+    Args:
+        q, k: queries and keys as for :func:`attention`, and so the options.
+    Returns:
+        shape ``(B, H, Tq, Tk)``, of the dtype of ``q``.
+    """
+    backend = common_backend(q, k)
+    given = check("attention_weights", q, k, k, **options)
+    p, kept, _ = _weights(backend, q, k, given)
+    return (p if kept is None else p * kept).astype(q.dtype, copy=False)
+
+
+def attention_weights_backward(dp: Array, q: Array, k: Array, **options: Any) -> tuple[Array, Array, Array | None]:
+    """``dq``, ``dk`` and ``dbias`` of :func:`attention_weights`: ``dS = P (M dp - sum(P M dp))``, M as for dropout."""
+    backend = common_backend(dp, q, k)
+    given, bias = check("attention_weights_backward", q, k, k, **options), options.get("bias")
+    p, kept, allowed = _weights(backend, q, k, given)
+    wide_q, wide_k, ds = (a.astype(p.dtype, copy=False) for a in (q, k, dp))
+    with np.errstate(all="ignore"):
+        if kept is not None:
+            ds = ds * kept
+        ds = p * (ds - (p * ds).sum(axis=-1, keepdims=True))
+        if allowed is not None:
+            ds = backend.xp.where(allowed, ds, p.dtype.type(0))
+            wide_k, _ = _finite(backend.xp, wide_k)
+        ds_scaled = ds * given.scale
+        dq, dk = _times_keys(backend, ds_scaled, wide_k), backend.xp.zeros_like(wide_k)
+        _add_over_queries(backend, dk, ds_scaled, wide_q)
+    dq, dk = (a.astype(q.dtype, copy=False) for a in (dq, dk))
+    if bias is None or given.bias is None:
+        return dq, dk, None
+    dbias = backend.xp.zeros_like(given.bias)
+    _add_reduced(dbias, ds, 0, q.shape[2])
+    return dq, dk, dbias.reshape(bias.shape)
 
 
 # -- the options, checked --------------------------------------------------------------------------------------------
@@ -142,14 +198,14 @@ def check(
     q: Array,
     k: Array,
     v: Array,
-    mask: Array | None,
-    bias: Array | None,
-    scale: float | None,
-    causal: bool,
-    causal_offset: int,
-    key_lengths: Any,
-    dropout: float,
-    dropout_key: tuple[int, int] | None,
+    mask: Array | None = None,
+    bias: Array | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    causal_offset: int = 0,
+    key_lengths: Any = None,
+    dropout: float = 0.0,
+    dropout_key: tuple[int, int] | None = None,
 ) -> Options:
     """The options of one call, or an error that says what is wrong."""
     for name, array in (("q", q), ("k", k), ("v", v)):
@@ -225,6 +281,31 @@ def computed_in(dtype: Any) -> Any:
     return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
+# -- the CPU path ----------------------------------------------------------------------------------------------------
+
+
+def _has_cpu_path(backend: Backend, options: Options, *arrays: Array) -> bool:
+    """Whether these are arrays that ``attention_numpy`` takes.
+
+    It multiplies what is hidden by 0, so it wants finite numbers where something is hidden.
+    """
+    if backend.xp is not np or arrays[0].dtype.itemsize == 2 or not options.shape[3] or not math.prod(options.shape):
+        return False
+    if not _hides(options):
+        return True
+    with np.errstate(all="ignore"):  # a sum is finite only if all its terms are
+        added = (a.sum(dtype=np.float64) for a in (options.mask, options.bias) if a is not None)
+        return all(math.isfinite(a.sum()) for a in arrays) and not any(math.isnan(total) for total in added)
+
+
+def _like(backend: Backend, a: Array, width: int) -> Array:
+    """An empty array ``(B, H, T, width)`` whose axes lie in memory in the order of those of ``a``."""
+    order = sorted(range(3), key=lambda axis: -a.strides[axis])
+    shape = (*a.shape[:3], width)
+    memory = backend.empty((*(shape[axis] for axis in order), width), a.dtype, backend.device_of(a))
+    return memory.transpose(*(order.index(axis) for axis in range(3)), 3)
+
+
 # -- the definition --------------------------------------------------------------------------------------------------
 
 
@@ -244,13 +325,7 @@ def attention_definition(backend: Backend, q: Array, k: Array, v: Array, options
     with np.errstate(all="ignore"):
         for start, stop in _blocks(options):
             p, _ = _scores(backend, q, k, options, start, stop)
-            largest = p.max(axis=-1, keepdims=True)
-            largest = xp.where(largest == -math.inf, wide.type(0), largest)  # a query that sees nothing
-            p -= largest
-            xp.exp(p, out=p)
-            total = p.sum(axis=-1, keepdims=True)
-            lse[:, :, start:stop] = (xp.log(total) + largest)[..., 0]
-            p /= xp.where(total == 0, wide.type(1), total)
+            lse[:, :, start:stop] = _softmax_in_place(xp, p)
             if options.dropout:
                 p *= _kept(backend, p, options, start, stop)
             part = _times_keys(backend, p, visible)
@@ -304,8 +379,6 @@ def attention_backward_definition(
                 dq[rows] = _times_keys(backend, ds, k)
         dq *= options.scale
         dk *= options.scale
-    if dbias is not None and bias is not None:
-        dbias = dbias.astype(bias.dtype, copy=False)
     dq, dk, dv = (a.astype(dtype, copy=False) for a in (dq, dk, dv))
     return dq, dk, dv, dbias
 
@@ -345,6 +418,29 @@ def _scores(
     if allowed is not None:
         scores = xp.where(allowed, scores, scores.dtype.type(-math.inf))  # a score that is NaN, too
     return scores, allowed
+
+
+def _softmax_in_place(xp: Any, scores: Array) -> Array:
+    """Scores become weights; returns ``lse``. A query that sees nothing gives 0 and -inf."""
+    zero, one = scores.dtype.type(0), scores.dtype.type(1)
+    largest = scores.max(axis=-1, keepdims=True)
+    largest = xp.where(largest == -math.inf, zero, largest)
+    scores -= largest
+    xp.exp(scores, out=scores)
+    total = scores.sum(axis=-1, keepdims=True)
+    scores /= xp.where(total == 0, one, total)
+    return (xp.log(total) + largest)[..., 0]
+
+
+def _weights(backend: Backend, q: Array, k: Array, options: Options) -> tuple[Array, Array | None, Array | None]:
+    """All weights before dropout, what dropout multiplies them by, and which are seen; None: no dropout, all seen."""
+    wide = computed_in(q.dtype)
+    with np.errstate(all="ignore"):
+        q, k = (a.astype(wide, copy=False) for a in (q, k))
+        p, allowed = _scores(backend, q, k, options, 0, q.shape[2])
+        if p.shape[3]:
+            _softmax_in_place(backend.xp, p)
+    return p, _kept(backend, p, options, 0, q.shape[2]) if options.dropout else None, allowed
 
 
 def _hides(options: Options) -> bool:

@@ -1,5 +1,7 @@
 // softmax_forward:  y[r, :] = exp(x[r, :] - max_r) / sum_r, with max_r and sum_r of row r in float32.
 // softmax_backward: dx[r, :] = y[r, :] * (dy[r, :] - sum(y[r, :] * dy[r, :])), the sum in float32.
+// log_softmax_forward:  y[r, :] = x[r, :] - max_r - log(sum_r).
+// log_softmax_backward: dx[r, :] = dy[r, :] - exp(y[r, :]) * sum(dy[r, :]).
 //
 // x, y, dy, dx: DTYPE in {float, half, bfloat16}. Three variants of each kernel, chosen by a macro:
 //   REGISTERS  rows x cols, contiguous. THREADS lanes hold a row in registers: one read, one write.
@@ -11,7 +13,7 @@
 // Limits: 1 <= cols <= 2^30. VECTOR > 1 (16 bytes) needs for contiguous rows that all arrays agree in their address modulo
 // 16, rows may start anywhere; for STRIDED that inner is a multiple of VECTOR and addresses are multiples of 16.
 // In place is allowed (y may be x, dx may be y or dy): every element is written by the thread that read it, after that.
-// A row of -inf gives 0. NaN or +inf in a row gives NaN in that whole row and in no other. Results do not depend on the
+// A row of -inf gives 0, its logarithm -inf. NaN or +inf in a row gives NaN in that whole row and in no other. Results do not depend on the
 // schedule, so they repeat bit for bit. Source: Milakov & Gimelshein 2018, arXiv 1805.02867 (running maximum and sum).
 //
 // architectures: 75 80 86 89 90 100 120
@@ -19,7 +21,7 @@
 // compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=32,4|128,4|128,8|512,8 -> 56 registers, 0 spills
 // compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=8,2|8,4|16,4|32,4|128,4|256,4|512,4 -> 64 registers, 0 spills
 // compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=32,8|512,8 -> 96 registers, 0 spills
-// compile: REGISTERS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=16,1|16,2|16,4|32,4|128,2|128,4|256,4|512,4 -> 96 registers, 0 spills
+// compile: REGISTERS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=16,1|16,2|16,4|32,4|128,2|128,4|256,4|512,4 -> 104 registers, 0 spills
 // compile: STREAMED DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 -> 40 registers, 0 spills
 // compile: STREAMED DTYPE=float VECTOR=4 THREADS,PACKS=512,4 -> 64 registers, 0 spills
 // compile: STREAMED DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=512,2 -> 72 registers, 0 spills
@@ -36,8 +38,30 @@ constexpr float kLowest = -3.402823466e+38f;  // a finite start for maxima: a ro
 // exp(x) of x <= 0, as exactly as DTYPE needs it: the instruction alone errs by up to |x| * 6e-8, relative.
 __device__ inline float exponential(float x) { return sizeof(T) == 4 ? expf(x) : __expf(x); }
 
-// 1 / sum, and 0 for the only rows with sum 0: those of -inf. A NaN stays.
-__device__ inline float reciprocal(float sum) { return sum == 0.f ? 0.f : 1.f / sum; }
+// What a row's sum is turned into: the factor of its exponentials, or what is subtracted from its logits. 0 for the only
+// rows with sum 0, those of -inf. A NaN stays.
+template <bool kLog>
+__device__ inline float finished(float sum) {
+  const float value = kLog ? logf(sum) : 1.f / sum;
+  return sum == 0.f ? 0.f : value;
+}
+
+// y, of a logit below the largest.
+template <bool kLog>
+__device__ inline float result(float shifted, float statistic) {
+  return kLog ? shifted - statistic : exponential(shifted) * statistic;
+}
+
+// dot is the sum of these over a row: of y * dy, or of dy.
+template <bool kLog>
+__device__ inline float term(float y, float dy) {
+  return kLog ? dy : y * dy;
+}
+
+template <bool kLog>
+__device__ inline float gradient(float y, float dy, float dot) {
+  return kLog ? dy - exponential(y) * dot : y * (dy - dot);
+}
 
 // A running softmax: the largest logit so far, and the sum of exp(logit - largest).
 struct Running {
@@ -139,21 +163,22 @@ __device__ inline void store_values(T* y, const Row& row, int first, const Value
   }
 }
 
-// The part of sum(y * dy) in these packs.
+// The part of dot in these packs.
+template <bool kLog>
 __device__ inline float dot_packs(const Packs& y, const Packs& dy) {
   float sum = 0.f;
 #pragma unroll
   for (int i = 0; i < PACKS * VECTOR; ++i)
-    sum += to_float(y[i / VECTOR].at[i % VECTOR]) * to_float(dy[i / VECTOR].at[i % VECTOR]);
+    sum += term<kLog>(to_float(y[i / VECTOR].at[i % VECTOR]), to_float(dy[i / VECTOR].at[i % VECTOR]));
   return sum;
 }
 
-// dx = y * (dy - dot) for these packs.
+template <bool kLog>
 __device__ inline void store_gradient(T* dx, const Packs& y, const Packs& dy, float dot, const Row& row, int first) {
   Values values;
 #pragma unroll
   for (int i = 0; i < PACKS * VECTOR; ++i)
-    values[i] = to_float(y[i / VECTOR].at[i % VECTOR]) * (to_float(dy[i / VECTOR].at[i % VECTOR]) - dot);
+    values[i] = gradient<kLog>(to_float(y[i / VECTOR].at[i % VECTOR]), to_float(dy[i / VECTOR].at[i % VECTOR]), dot);
   store_values(dx, row, first, values);
 }
 
@@ -161,8 +186,8 @@ __device__ inline void store_gradient(T* dx, const Packs& y, const Packs& dy, fl
 
 #ifdef REGISTERS
 
-extern "C" __global__ void __launch_bounds__(kBlock)
-softmax_forward_registers(const T* x, T* y, long long rows, int cols) {
+template <bool kLog>
+__device__ inline void forward_registers(const T* x, T* y, long long rows, int cols) {
   const Row row(x, rows, cols);
   Packs packs;
   load_packs(x, row, row.lane, packs);
@@ -175,20 +200,27 @@ softmax_forward_registers(const T* x, T* y, long long rows, int cols) {
   for (float value : v) largest = fmaxf(largest, value);
   largest = row_max(largest);
 
-  single = exponential(single - largest);
-  float sum = single;
+  single -= largest;
 #pragma unroll
-  for (float& value : v) sum += value = exponential(value - largest);
-  const float scale = reciprocal(row_sum(sum));
+  for (float& value : v) value -= largest;
+  float sum = exponential(single);
+  if (!kLog) single = sum;
+#pragma unroll
+  for (float& value : v) {
+    const float e = exponential(value);
+    sum += e;
+    if (!kLog) value = e;
+  }
+  const float statistic = finished<kLog>(row_sum(sum));
 
 #pragma unroll
-  for (float& value : v) value *= scale;
+  for (float& value : v) value = kLog ? value - statistic : value * statistic;
   store_values(y, row, row.lane, v);
-  if (row.has_single()) store(y + row.single_at(), single * scale);
+  if (row.has_single()) store(y + row.single_at(), kLog ? single - statistic : single * statistic);
 }
 
-extern "C" __global__ void __launch_bounds__(kBlock)
-softmax_backward_registers(const T* dy, const T* y, T* dx, long long rows, int cols) {
+template <bool kLog>
+__device__ inline void backward_registers(const T* dy, const T* y, T* dx, long long rows, int cols) {
   const Row row(y, rows, cols);
   Packs dys, ys;
   load_packs(dy, row, row.lane, dys);
@@ -196,9 +228,29 @@ softmax_backward_registers(const T* dy, const T* y, T* dx, long long rows, int c
   const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 0.f;
   const float single_y = row.has_single() ? load_float(y + row.single_at()) : 0.f;
 
-  const float dot = row_sum(single_y * single_dy + dot_packs(ys, dys));
-  store_gradient(dx, ys, dys, dot, row, row.lane);
-  if (row.has_single()) store(dx + row.single_at(), single_y * (single_dy - dot));
+  const float dot = row_sum(term<kLog>(single_y, single_dy) + dot_packs<kLog>(ys, dys));
+  store_gradient<kLog>(dx, ys, dys, dot, row, row.lane);
+  if (row.has_single()) store(dx + row.single_at(), gradient<kLog>(single_y, single_dy, dot));
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_forward_registers(const T* x, T* y, long long rows, int cols) {
+  forward_registers<false>(x, y, rows, cols);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+log_softmax_forward_registers(const T* x, T* y, long long rows, int cols) {
+  forward_registers<true>(x, y, rows, cols);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_backward_registers(const T* dy, const T* y, T* dx, long long rows, int cols) {
+  backward_registers<false>(dy, y, dx, rows, cols);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+log_softmax_backward_registers(const T* dy, const T* y, T* dx, long long rows, int cols) {
+  backward_registers<true>(dy, y, dx, rows, cols);
 }
 
 #endif  // REGISTERS
@@ -207,8 +259,8 @@ softmax_backward_registers(const T* dy, const T* y, T* dx, long long rows, int c
 
 constexpr int kStep = THREADS * PACKS;  // packs that the block takes at a time
 
-extern "C" __global__ void __launch_bounds__(kBlock)
-softmax_forward_streamed(const T* x, T* y, long long rows, int cols) {
+template <bool kLog>
+__device__ inline void forward_streamed(const T* x, T* y, long long rows, int cols) {
   const Row row(x, rows, cols);
   const float single = row.has_single() ? load_float(x + row.single_at()) : -INFINITY;
   Packs packs;
@@ -222,39 +274,59 @@ softmax_forward_streamed(const T* x, T* y, long long rows, int cols) {
     running.add(v);
   }
   const float largest = row_max(running.largest);
-  const float scale = reciprocal(row_sum(running.sum * exponential(running.largest - largest)));
+  const float statistic = finished<kLog>(row_sum(running.sum * exponential(running.largest - largest)));
 
   for (int first = row.lane; first < row.packs; first += kStep) {
     load_packs(x, row, first, packs);
     to_values(packs, row, first, 0.f, v);
 #pragma unroll
-    for (float& value : v) value = exponential(value - largest) * scale;
+    for (float& value : v) value = result<kLog>(value - largest, statistic);
     store_values(y, row, first, v);
   }
-  if (row.has_single()) store(y + row.single_at(), exponential(single - largest) * scale);
+  if (row.has_single()) store(y + row.single_at(), result<kLog>(single - largest, statistic));
 }
 
-extern "C" __global__ void __launch_bounds__(kBlock)
-softmax_backward_streamed(const T* dy, const T* y, T* dx, long long rows, int cols) {
+template <bool kLog>
+__device__ inline void backward_streamed(const T* dy, const T* y, T* dx, long long rows, int cols) {
   const Row row(y, rows, cols);
   const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 0.f;
   const float single_y = row.has_single() ? load_float(y + row.single_at()) : 0.f;
   Packs dys, ys;
 
-  float dot = single_y * single_dy;
+  float dot = term<kLog>(single_y, single_dy);
   for (int first = row.lane; first < row.packs; first += kStep) {
     load_packs(dy, row, first, dys);
     load_packs(y, row, first, ys);
-    dot += dot_packs(ys, dys);
+    dot += dot_packs<kLog>(ys, dys);
   }
   dot = row_sum(dot);
 
   for (int first = row.lane; first < row.packs; first += kStep) {
     load_packs(dy, row, first, dys);
     load_packs(y, row, first, ys);
-    store_gradient(dx, ys, dys, dot, row, first);
+    store_gradient<kLog>(dx, ys, dys, dot, row, first);
   }
-  if (row.has_single()) store(dx + row.single_at(), single_y * (single_dy - dot));
+  if (row.has_single()) store(dx + row.single_at(), gradient<kLog>(single_y, single_dy, dot));
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_forward_streamed(const T* x, T* y, long long rows, int cols) {
+  forward_streamed<false>(x, y, rows, cols);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+log_softmax_forward_streamed(const T* x, T* y, long long rows, int cols) {
+  forward_streamed<true>(x, y, rows, cols);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_backward_streamed(const T* dy, const T* y, T* dx, long long rows, int cols) {
+  backward_streamed<false>(dy, y, dx, rows, cols);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+log_softmax_backward_streamed(const T* dy, const T* y, T* dx, long long rows, int cols) {
+  backward_streamed<true>(dy, y, dx, rows, cols);
 }
 
 #endif  // STREAMED
@@ -277,8 +349,8 @@ struct Tile {
   }
 };
 
-extern "C" __global__ void __launch_bounds__(kBlock)
-softmax_forward_strided(const T* x, T* y, long long outer, int cols, long long inner) {
+template <bool kLog>
+__device__ inline void forward_strided(const T* x, T* y, long long outer, int cols, long long inner) {
   const Tile tile(outer, cols, inner);
   Running running[VECTOR];
   for (int first = tile.depth; first < tile.length; first += DEPTH * PACKS) {
@@ -318,20 +390,20 @@ softmax_forward_strided(const T* x, T* y, long long outer, int cols, long long i
   }
 
 #pragma unroll
-  for (int i = 0; i < VECTOR; ++i) running[i].sum = reciprocal(running[i].sum);
+  for (int i = 0; i < VECTOR; ++i) running[i].sum = finished<kLog>(running[i].sum);
 #pragma unroll PACKS
   for (int j = tile.depth; j < tile.length; j += DEPTH) {
     const long long at = tile.start + j * inner;
     VectorPack pack = load_pack<VECTOR>(x + at);
 #pragma unroll
     for (int i = 0; i < VECTOR; ++i)
-      from_float(exponential(to_float(pack.at[i]) - running[i].largest) * running[i].sum, pack.at[i]);
+      from_float(result<kLog>(to_float(pack.at[i]) - running[i].largest, running[i].sum), pack.at[i]);
     store_pack(y + at, pack);
   }
 }
 
-extern "C" __global__ void __launch_bounds__(kBlock)
-softmax_backward_strided(const T* dy, const T* y, T* dx, long long outer, int cols, long long inner) {
+template <bool kLog>
+__device__ inline void backward_strided(const T* dy, const T* y, T* dx, long long outer, int cols, long long inner) {
   const Tile tile(outer, cols, inner);
   float dot[VECTOR] = {};
 #pragma unroll PACKS
@@ -339,7 +411,7 @@ softmax_backward_strided(const T* dy, const T* y, T* dx, long long outer, int co
     const long long at = tile.start + j * inner;
     const VectorPack g = load_pack<VECTOR>(dy + at), p = load_pack<VECTOR>(y + at);
 #pragma unroll
-    for (int i = 0; i < VECTOR; ++i) dot[i] += to_float(p.at[i]) * to_float(g.at[i]);
+    for (int i = 0; i < VECTOR; ++i) dot[i] += term<kLog>(to_float(p.at[i]), to_float(g.at[i]));
   }
 
   if (DEPTH > 1) {
@@ -361,9 +433,29 @@ softmax_backward_strided(const T* dy, const T* y, T* dx, long long outer, int co
     const VectorPack g = load_pack<VECTOR>(dy + at);
     VectorPack p = load_pack<VECTOR>(y + at);
 #pragma unroll
-    for (int i = 0; i < VECTOR; ++i) from_float(to_float(p.at[i]) * (to_float(g.at[i]) - dot[i]), p.at[i]);
+    for (int i = 0; i < VECTOR; ++i) from_float(gradient<kLog>(to_float(p.at[i]), to_float(g.at[i]), dot[i]), p.at[i]);
     store_pack(dx + at, p);
   }
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_forward_strided(const T* x, T* y, long long outer, int cols, long long inner) {
+  forward_strided<false>(x, y, outer, cols, inner);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+log_softmax_forward_strided(const T* x, T* y, long long outer, int cols, long long inner) {
+  forward_strided<true>(x, y, outer, cols, inner);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_backward_strided(const T* dy, const T* y, T* dx, long long outer, int cols, long long inner) {
+  backward_strided<false>(dy, y, dx, outer, cols, inner);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+log_softmax_backward_strided(const T* dy, const T* y, T* dx, long long outer, int cols, long long inner) {
+  backward_strided<true>(dy, y, dx, outer, cols, inner);
 }
 
 #endif  // STRIDED

@@ -1,4 +1,4 @@
-"""Softmax and its derivative on plain arrays; the CUDA kernels are in ``softmax.cu``."""
+"""Softmax, log-softmax and their derivatives on plain arrays; the CUDA kernels are in ``softmax.cu``."""
 
 from __future__ import annotations
 
@@ -45,22 +45,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
         TypeError: ``x`` is not floating point, or ``axis`` is not an integer.
         ValueError: ``x`` has no axis, or ``axis`` is out of range.
     """
-    backend = backend_of(x)
-    axis = _check("softmax", x, axis)
-    y = backend.empty(x.shape, x.dtype, backend.device_of(x))
-    if not x.size:
-        return y
-    if backend.runs_cuda:
-        x = contiguous(backend, x)
-        plan = _select_forward(x, y, axis)
-        if plan.kernel:
-            launch(_SOURCE, plan, backend, x, y)
-            return y
-    elif backend.xp is np and x.dtype.itemsize >= 4 and math.prod(x.shape[axis + 1 :]) == 1:
-        cols = x.shape[axis]
-        softmax_numpy.softmax_rows(x.reshape(-1, cols), y.reshape(-1, cols))
-        return y
-    return softmax_definition(x, axis)
+    return _forward("softmax", x, axis)
 
 
 def softmax_backward(dy: Array, y: Array, axis: int = -1) -> Array:
@@ -76,22 +61,69 @@ def softmax_backward(dy: Array, y: Array, axis: int = -1) -> Array:
         TypeError: ``y`` is not floating point, ``dy`` has another dtype, or ``axis`` is not an integer.
         ValueError: the shapes differ, ``y`` has no axis, or ``axis`` is out of range.
     """
+    return _backward("softmax", dy, y, axis)
+
+
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    """``y = x - log(sum(exp(x)))`` along ``axis``: the logarithm of :func:`softmax`, without forming it.
+
+    A slice of -inf stays -inf. Everything else is as in :func:`softmax`.
+    """
+    return _forward("log_softmax", x, axis)
+
+
+def log_softmax_backward(dy: Array, y: Array, axis: int = -1) -> Array:
+    """``dx = dy - exp(y) * sum(dy)`` along ``axis``: the gradient of the logits of ``y = log_softmax(x, axis)``.
+
+    Arguments, result and errors are those of :func:`softmax_backward`.
+    """
+    return _backward("log_softmax", dy, y, axis)
+
+
+def _forward(function: str, x: Array, axis: int) -> Array:
+    backend = backend_of(x)
+    axis = _check(function, x, axis)
+    y = backend.empty(x.shape, x.dtype, backend.device_of(x))
+    if not x.size:
+        return y
+    if backend.runs_cuda:
+        x = contiguous(backend, x)
+        plan = _select_forward(function, x, y, axis)
+        if plan.kernel:
+            launch(_SOURCE, plan, backend, x, y)
+            return y
+    elif _has_fast_rows(backend, x, axis):
+        rows = (-1, x.shape[axis])
+        forward = softmax_numpy.softmax_rows if function == "softmax" else softmax_numpy.log_softmax_rows
+        forward(x.reshape(rows), y.reshape(rows))
+        return y
+    return (softmax_definition if function == "softmax" else log_softmax_definition)(x, axis)
+
+
+def _backward(function: str, dy: Array, y: Array, axis: int) -> Array:
     backend = common_backend(dy, y)
-    axis = _check_backward(dy, y, axis)
+    axis = _check_backward(function, dy, y, axis)
     dx = backend.empty(y.shape, y.dtype, backend.device_of(y))
     if not y.size:
         return dx
+    soft = function == "softmax"
     if backend.runs_cuda:
         dy, y = contiguous(backend, dy), contiguous(backend, y)
-        plan = _select_backward(dy, y, dx, axis)
+        plan = _select_backward(function, dy, y, dx, axis)
         if plan.kernel:
             launch(_SOURCE, plan, backend, dy, y, dx)
             return dx
-    elif backend.xp is np and y.dtype.itemsize >= 4 and math.prod(y.shape[axis + 1 :]) == 1:
+    elif _has_fast_rows(backend, y, axis):
         rows = (-1, y.shape[axis])
-        softmax_numpy.softmax_rows_backward(dy.reshape(rows), y.reshape(rows), dx.reshape(rows))
+        backward = softmax_numpy.softmax_rows_backward if soft else softmax_numpy.log_softmax_rows_backward
+        backward(dy.reshape(rows), y.reshape(rows), dx.reshape(rows))
         return dx
-    return softmax_backward_definition(dy, y, axis)
+    return (softmax_backward_definition if soft else log_softmax_backward_definition)(dy, y, axis)
+
+
+def _has_fast_rows(backend: Backend, x: Array, axis: int) -> bool:
+    """Whether ``softmax_numpy`` takes slices along this axis."""
+    return backend.xp is np and x.dtype.itemsize >= 4 and math.prod(x.shape[axis + 1 :]) == 1
 
 
 def softmax_definition(x: Array, axis: int = -1) -> Array:
@@ -116,6 +148,27 @@ def softmax_backward_definition(dy: Array, y: Array, axis: int = -1) -> Array:
     return dx.astype(y.dtype, copy=False)
 
 
+def log_softmax_definition(x: Array, axis: int = -1) -> Array:
+    """The definition in array operations, for every dtype and backend; statistics in float32 or better."""
+    xp = backend_of(x).xp
+    wide = x.astype(xp.float32) if x.dtype.itemsize == 2 else x
+    lowest = float(np.finfo(wide.dtype).min)  # as in softmax_definition
+    with np.errstate(all="ignore"):
+        y = wide - xp.maximum(wide.max(axis=axis, keepdims=True), lowest)
+        y -= xp.log(xp.maximum(xp.exp(y).sum(axis=axis, keepdims=True), 1.0))
+        return y.astype(x.dtype, copy=False)
+
+
+def log_softmax_backward_definition(dy: Array, y: Array, axis: int = -1) -> Array:
+    """The derivative in array operations, for every dtype and backend; the sum in float32 or better."""
+    xp = backend_of(y).xp
+    wide_dy, wide_y = (a.astype(xp.float32) if a.dtype.itemsize == 2 else a for a in (dy, y))
+    with np.errstate(all="ignore"):
+        dx = xp.exp(wide_y)
+        dx *= wide_dy.sum(axis=axis, keepdims=True)
+        return (wide_dy - dx).astype(y.dtype, copy=False)
+
+
 # -- checks ----------------------------------------------------------------------------------------------------------
 
 
@@ -135,12 +188,12 @@ def _check(function: str, x: Array, axis: int) -> int:
     return axis % ndim
 
 
-def _check_backward(dy: Array, y: Array, axis: int) -> int:
+def _check_backward(function: str, dy: Array, y: Array, axis: int) -> int:
     if dy.shape != y.shape:
-        raise ValueError(f"softmax_backward: dy and y must have one shape, got dy {dy.shape} and y {y.shape}")
+        raise ValueError(f"{function}_backward: dy and y must have one shape, got dy {dy.shape} and y {y.shape}")
     if dy.dtype != y.dtype:
-        raise TypeError(f"softmax_backward: dy and y must have one dtype, got dy {dy.dtype} and y {y.dtype}")
-    return _check("softmax_backward", y, axis)
+        raise TypeError(f"{function}_backward: dy and y must have one dtype, got dy {dy.dtype} and y {y.dtype}")
+    return _check(f"{function}_backward", y, axis)
 
 
 # -- the choice of a kernel ------------------------------------------------------------------------------------------
@@ -160,21 +213,39 @@ _ENOUGH_TILES = 1 << 13  # 16-byte columns that keep a device busy; with fewer, 
 
 
 @explained("softmax")
-def _explain_forward(x: Array, axis: int = -1) -> Plan:
+def _explain_softmax(x: Array, axis: int = -1) -> Plan:
+    return _explain_forward("softmax", x, axis)
+
+
+@explained("log_softmax")
+def _explain_log_softmax(x: Array, axis: int = -1) -> Plan:
+    return _explain_forward("log_softmax", x, axis)
+
+
+def _explain_forward(function: str, x: Array, axis: int) -> Plan:
     backend = backend_of(x)
-    axis = _check("softmax", x, axis)
+    axis = _check(function, x, axis)
     if not x.size or not backend.runs_cuda:
         return definition_plan(_why_no_kernel(backend, x))
     copied = "" if x.flags.c_contiguous else "x is not C-contiguous and copied first; "
     x = contiguous(backend, x)
-    plan = _select_forward(x, backend.empty(x.shape, x.dtype, backend.device_of(x)), axis)
+    plan = _select_forward(function, x, backend.empty(x.shape, x.dtype, backend.device_of(x)), axis)
     return plan._replace(because=copied + plan.because)
 
 
 @explained("softmax_backward")
-def _explain_backward(dy: Array, y: Array, axis: int = -1) -> Plan:
+def _explain_softmax_backward(dy: Array, y: Array, axis: int = -1) -> Plan:
+    return _explain_backward("softmax", dy, y, axis)
+
+
+@explained("log_softmax_backward")
+def _explain_log_softmax_backward(dy: Array, y: Array, axis: int = -1) -> Plan:
+    return _explain_backward("log_softmax", dy, y, axis)
+
+
+def _explain_backward(function: str, dy: Array, y: Array, axis: int) -> Plan:
     backend = common_backend(dy, y)
-    axis = _check_backward(dy, y, axis)
+    axis = _check_backward(function, dy, y, axis)
     if not y.size or not backend.runs_cuda:
         return definition_plan(_why_no_kernel(backend, y))
     copied = "".join(
@@ -183,7 +254,7 @@ def _explain_backward(dy: Array, y: Array, axis: int = -1) -> Plan:
         if not array.flags.c_contiguous
     )
     dy, y = contiguous(backend, dy), contiguous(backend, y)
-    plan = _select_backward(dy, y, backend.empty(y.shape, y.dtype, backend.device_of(y)), axis)
+    plan = _select_backward(function, dy, y, backend.empty(y.shape, y.dtype, backend.device_of(y)), axis)
     return plan._replace(because=copied + plan.because)
 
 
@@ -191,12 +262,12 @@ def _why_no_kernel(backend: Backend, x: Array) -> str:
     return f"the {backend.name} backend runs no CUDA kernels" if x.size else "the array is empty, nothing is launched"
 
 
-def _select_forward(x: Array, y: Array, axis: int) -> Plan:
-    return _select("softmax_forward", x.dtype, x.shape, axis, same_alignment(x, y), aligned(x, y))
+def _select_forward(function: str, x: Array, y: Array, axis: int) -> Plan:
+    return _select(f"{function}_forward", x.dtype, x.shape, axis, same_alignment(x, y), aligned(x, y))
 
 
-def _select_backward(dy: Array, y: Array, dx: Array, axis: int) -> Plan:
-    return _select("softmax_backward", y.dtype, y.shape, axis, same_alignment(dy, y, dx), aligned(dy, y, dx))
+def _select_backward(function: str, dy: Array, y: Array, dx: Array, axis: int) -> Plan:
+    return _select(f"{function}_backward", y.dtype, y.shape, axis, same_alignment(dy, y, dx), aligned(dy, y, dx))
 
 
 @lru_cache(maxsize=4096)

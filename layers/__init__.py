@@ -6,10 +6,20 @@ if not __name__.startswith("lamella."):
 from ..autograd import Parameter
 from . import init, links
 from .alpha_dropout import AlphaDropout, alpha_dropout
+from .batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, batch_norm
 from .bilinear import Bilinear, bilinear
 from .binary_cross_entropy import BCELoss, BCEWithLogitsLoss, binary_cross_entropy, binary_cross_entropy_with_logits
 from .celu import CELU, celu
 from .containers import ModuleDict, ModuleList, ParameterList, Sequential
+from .conv import Conv1d, Conv2d, Conv3d, conv1d, conv2d, conv3d
+from .conv_transpose import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from .cosine_similarity import CosineEmbeddingLoss, CosineSimilarity, cosine_embedding_loss, cosine_similarity
 from .cross_entropy import CrossEntropyLoss, cross_entropy
 from .dropout import Dropout, dropout
@@ -17,6 +27,7 @@ from .dropout_add_norm import dropout_add_layer_norm, dropout_add_rms_norm
 from .elu import ELU, elu
 from .embedding import Embedding, embedding
 from .flatten import Flatten, Unflatten, flatten, unflatten
+from .fold import Fold, Unfold, fold, unfold
 from .gaussian_nll_loss import GaussianNLLLoss, gaussian_nll_loss
 from .gaussian_noise import GaussianNoise
 from .gelu import GELU, gelu
@@ -80,8 +91,17 @@ __all__ = [
     "AlphaDropout",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Bilinear",
     "Buffer",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
@@ -93,6 +113,7 @@ __all__ = [
     "Dropout3d",
     "Embedding",
     "Flatten",
+    "Fold",
     "GaussianNLLLoss",
     "GaussianNoise",
     "GroupNorm",
@@ -145,11 +166,19 @@ __all__ = [
     "Threshold",
     "TripletMarginLoss",
     "Unflatten",
+    "Unfold",
     "alpha_dropout",
+    "batch_norm",
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
@@ -159,6 +188,7 @@ __all__ = [
     "elu",
     "embedding",
     "flatten",
+    "fold",
     "gaussian_nll_loss",
     "gelu",
     "glu",
@@ -206,4 +236,5 @@ __all__ = [
     "threshold",
     "triplet_margin_loss",
     "unflatten",
+    "unfold",
 ]

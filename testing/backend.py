@@ -32,6 +32,7 @@ class SimulatorBackend(Backend):
     Attributes:
         launches: how often each kernel was launched since :meth:`reset`.
         synchronizations: how often the host waited for a value of the device.
+        capability: the compute capability that it claims to have, 10 * major + minor; it executes kernels of every one.
     """
 
     name = "simulator"
@@ -41,6 +42,7 @@ class SimulatorBackend(Backend):
 
     def __init__(self) -> None:
         self._before: Backend | None = None
+        self.capability = 90
 
     # -- registration and counting -------------------------------------------------------------------------------
     @property
@@ -130,6 +132,9 @@ class SimulatorBackend(Backend):
 
     def shared_memory(self, device: Device = _DEVICE) -> int:
         return MOST_SHARED
+
+    def compute_capability(self, device: Device = _DEVICE) -> int:
+        return self.capability
 
     def compile(self, code: str, options: tuple[str, ...], device: Device = _DEVICE) -> RawModule:
         return RawModule(code, options=options, device_arrays_only=True, on_launch=self._count)

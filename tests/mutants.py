@@ -56,7 +56,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (DEPTH >= 1) {": "one part put together is that part",
         "__device__ inline float exponential(float x) { return sizeof(T) == 3 ? expf(x) : __expf(x); }": "one function",
         "__device__ inline float exponential(float x) { return sizeof(T) == 5 ? expf(x) : __expf(x); }": "one function",
-        "__device__ inline float reciprocal(float sum) { return sum == 0.f ? 1.f : 1.f / sum; }": "only zeros to scale",
+        "return sum == 0.f ? 1.f : value;": "only zeros to scale, or -inf to lessen",
         "constexpr int kBlock = THREADS < 127 ? 128 : THREADS;": "THREADS is a power of two",
         "constexpr int kBlock = THREADS < 129 ? 128 : THREADS;": "128 threads are 128 either way",
         "constexpr int kWarps = THREADS >= 32 ? THREADS / 32 : 1;": "32 / 32 is 1",

@@ -484,7 +484,7 @@ WRONG = [
     (lambda x: L.GELU(True), ValueError, "GELU: approximate must be"),
     (lambda x: L.glu(x), ValueError, "glu: x must have an even number of elements along axis 1, got shape (2, 3)"),
     (lambda x: L.glu(x, 2), ValueError, "glu: axis must be one of the 2 axes of x, got axis=2"),
-    (lambda x: L.log_softmax(x, -3), ValueError, "log_softmax: axis must be one of the 2 axes of x, got axis=-3"),
+    (lambda x: L.log_softmax(x, -3), ValueError, "log_softmax: axis must be in -2 … 1 for shape (2, 3), got axis=-3"),
     (lambda x: L.hardtanh(x, 1, -1), ValueError, "hardtanh: min_val must be less than max_val, got min_val=1"),
     (lambda x: L.Hardtanh(2, 2), ValueError, "Hardtanh: min_val must be less than max_val, got min_val=2"),
     (lambda x: L.celu(x, 0.0), ValueError, "celu: alpha must be greater than 0, got 0.0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import ml_dtypes
@@ -13,6 +14,8 @@ from lamella.autograd import gradcheck
 from lamella.backend import Device, backend_for, random_bits
 from lamella.testing import assert_close
 
+attention_numpy = importlib.import_module("lamella.kernels.attention_numpy")
+definition = importlib.import_module("lamella.kernels.attention")
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
@@ -150,6 +153,16 @@ OPTIONS: dict[str, Any] = {
 def test_every_option_keeps_the_definition(shape: tuple[int, ...], kind: str, device: Device) -> None:
     b, h, _, tq, tk, _, _ = shape
     check(device, *shape, **OPTIONS[kind](b, h, tq, tk))
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("stack", [1, 3])
+def test_many_blocks_of_queries_and_stacks_of_heads(kind: str, stack: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_FEWEST_QUERIES", 1), ("_MOST_QUERIES", 3), ("_SCORES", 3 * 9 * stack)):
+        monkeypatch.setattr(attention_numpy, name, value)
+    monkeypatch.setattr(definition, "_BLOCK", 60)
+    for dtype in ("float32", "float16"):  # the CPU path, and the definition
+        check(Device("cpu"), 2, 8, 4, 8, 9, 5, 4, dtype=dtype, **OPTIONS[kind](2, 8, 8, 9))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", BF16], ids=str)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -191,6 +191,7 @@ def fake_cupy(devices: int | Exception, nvrtc: Exception | None = None) -> Modul
     cupy.cuda.runtime = ModuleType("runtime")
     cupy.cuda.runtime.CUDARuntimeError = FakeError
     cupy.cuda.runtime.getDeviceCount = lambda: answer(devices)
+    cupy.cuda.Device = lambda index: SimpleNamespace(compute_capability=f"{8 + index}{index}")
     cupy.cuda.nvrtc = ModuleType("nvrtc")
     cupy.cuda.nvrtc.getVersion = lambda: answer(nvrtc or (13, 0))
     return cupy
@@ -246,6 +247,8 @@ def test_a_cupy_array_is_known_before_a_cuda_device_was_asked_for(monkeypatch: p
         backend = backend_of(cupy.ndarray())
         assert backend.name == "cuda"
         assert backend.devices() == (Device("cuda", 0), Device("cuda", 1))
+        assert [backend.compute_capability(device) for device in backend.devices()] == [80, 91]
+        assert backend_for("cpu").compute_capability(Device("cpu")) == 0
         with pytest.raises(DeviceUnavailableError, match="cuda:2 does not exist here; available: cuda:0, cuda:1"):
             lamella.device("cuda:2")
     finally:

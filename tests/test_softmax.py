@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import lamella
 from lamella import kernels
 from lamella.backend import backend_for
 
@@ -50,6 +51,27 @@ def backward64(dy, y, axis=-1):
     return dx, size
 
 
+def log_softmax64(x, axis=-1):
+    """The logarithm of the definition, in float64, and the largest finite value in it."""
+    y, size = np.zeros(x.shape), 1.0
+    for logits, out in zip(_slices(x, axis), _slices(y, axis, write=True), strict=True):
+        top = max(logits, default=0.0)
+        with np.errstate(invalid="ignore"):
+            shifted = logits - (0.0 if top == -math.inf else top)
+            out[...] = shifted - (0.0 if top == -math.inf else math.log(math.fsum(np.exp(shifted))))
+        size = max(size, float(np.max(abs(out[np.isfinite(out)]), initial=0.0)))
+    return y, size
+
+
+def log_backward64(dy, y, axis=-1):
+    """``dx_k = sum_j dy_j ([j = k] - exp(y_k))``, and the size of the terms that cancel in it."""
+    dx, size = np.zeros(y.shape), 0.0
+    for g, p, out in zip(_slices(dy, axis), _slices(y, axis), _slices(dx, axis, write=True), strict=True):
+        out[...] = g - np.exp(p) * math.fsum(g)
+        size = max(size, float(np.max(abs(g) + np.exp(p) * math.fsum(abs(g)), initial=0.0)))
+    return dx, size
+
+
 def _slices(array, axis, write=False):
     moved = np.moveaxis(array if write else array.astype(np.float64), axis, -1)
     return (moved[index] for index in np.ndindex(moved.shape[:-1]))
@@ -81,6 +103,23 @@ def check_backward(dy, y, axis, device):
     assert abs(dx.astype(np.float64) - expected).max() <= bound
 
 
+def check_log(shape, axis, dtype, device, scale=3.0, shift=0.0):
+    """The same of log-softmax and its derivative."""
+    rng = np.random.default_rng(math.prod(shape))
+    x = (rng.standard_normal(shape) * scale + shift).astype(dtype)
+    y = take(kernels.log_softmax(put(x, device), axis), device)
+    assert (y.dtype, y.shape) == (x.dtype, x.shape)
+    expected, size = log_softmax64(x, axis)
+    plain = kernels.log_softmax_definition(x, axis).astype(np.float64)
+    assert abs(y - expected).max() <= 2 * abs(plain - expected).max() + unit(dtype) * size
+    dy, y = rng.standard_normal(shape).astype(dtype), expected.astype(dtype)
+    dx = take(kernels.log_softmax_backward(put(dy, device), put(y, device), axis), device)
+    assert (dx.dtype, dx.shape) == (y.dtype, y.shape)
+    expected, size = log_backward64(dy, y, axis)
+    plain = kernels.log_softmax_backward_definition(dy, y, axis).astype(np.float64)
+    assert abs(dx - expected).max() <= 2 * abs(plain - expected).max() + unit(dtype) * size
+
+
 def check(shape, axis, dtype, device, scale=3.0):
     rng = np.random.default_rng(math.prod(shape))
     x = (rng.standard_normal(shape) * scale).astype(dtype)
@@ -110,6 +149,55 @@ def test_rows_of_every_length(cols, dtype, device):
     check((3, cols), -1, dtype, device)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((3, 1), 1), ((3, 33), 1), ((2, 1025), 1), ((1, 16401), 1), ((2, 37, 24), 1), ((5, 2), 0)]
+)
+def test_log_softmax_and_its_derivative(shape, axis, dtype, device):
+    check_log(shape, axis, dtype, device)
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0, 1e4, 1e30])
+@pytest.mark.parametrize("shift", [0.0, 80.0, -1e4])
+def test_log_softmax_of_large_logits(scale, shift, device):
+    check_log((7, 100), -1, np.float32, device, scale, shift)
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_log_softmax_keeps_infinities_and_nan_in_their_row(axis, device):
+    x = np.random.default_rng(0).standard_normal((5, 300)).astype(np.float32)
+    x[1], x[2, 1:], x[3, 7] = -np.inf, -np.inf, np.nan
+    given = put(x if axis == -1 else x.T.copy(), device)
+    y = take(kernels.log_softmax(given, axis), device)
+    y = y if axis == -1 else y.T
+    assert (y[1] == -np.inf).all()
+    assert y[2, 0] == 0
+    assert (y[2, 1:] == -np.inf).all()
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(x).any(axis=1, keepdims=True) * np.ones(300, bool))
+    dx = kernels.log_softmax_backward(put(np.ones_like(x) if axis == -1 else np.ones_like(x.T), device), given, axis)
+    assert dx.shape == given.shape
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("hard", [False, True])
+def test_threads_share_the_rows_and_agree(threads, hard):
+    x = np.random.default_rng(0).standard_normal((1100, 700)).astype(np.float32)
+    if hard:
+        x[300] = 200.0  # the first chunk that needs its maximum, and a row of -inf after it
+        x[900] = -np.inf
+    dy, before = np.random.default_rng(1).standard_normal(x.shape).astype(np.float32), lamella.backend.get_num_threads()
+    lamella.set_num_threads(threads)
+    try:
+        y, log_y = kernels.softmax(x), kernels.log_softmax(x)
+        dx, log_dx = kernels.softmax_backward(dy, y), kernels.log_softmax_backward(dy, log_y)
+    finally:
+        lamella.set_num_threads(before)
+    np.testing.assert_allclose(y, kernels.softmax_definition(x), rtol=3e-6, atol=1e-30)
+    np.testing.assert_allclose(log_y, kernels.log_softmax_definition(x), rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose(dx, kernels.softmax_backward_definition(dy, y), rtol=1e-5, atol=3e-7)
+    np.testing.assert_allclose(log_dx, kernels.log_softmax_backward_definition(dy, log_y), rtol=1e-5, atol=3e-6)
+
+
 @pytest.mark.parametrize(
     ("shape", "axis", "variant"), [((2, 50), 1, "registers"), ((1, 17000), 1, "streamed"), ((50, 2), 0, "strided")]
 )
@@ -121,7 +209,9 @@ def test_the_cuda_branch_launches_its_kernels(shape, axis, variant, device):
     y = kernels.softmax(x, axis)
     assert launches == {f"softmax_forward_{variant}": 1}
     kernels.softmax_backward(x, y, axis)
-    assert launches == {f"softmax_forward_{variant}": 1, f"softmax_backward_{variant}": 1}
+    kernels.log_softmax_backward(x, kernels.log_softmax(x, axis), axis)
+    names = [f"{name}_{way}_{variant}" for name in ("softmax", "log_softmax") for way in ("forward", "backward")]
+    assert launches == dict.fromkeys(names, 1)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((2, 50), 1), ((1, 17000), 1), ((50, 2), 0)])
@@ -133,13 +223,13 @@ def test_kernels_may_work_in_place(shape, axis, device):
     host, dy = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
     x = put(host, device)
     expected = take(kernels.softmax(x, axis), device)
-    module.launch(module._SOURCE, module._select_forward(x, x, axis), backend, x, x)
+    module.launch(module._SOURCE, module._select_forward("softmax", x, x, axis), backend, x, x)
     np.testing.assert_array_equal(take(x, device), expected)
     expected = take(kernels.softmax_backward(put(dy, device), x, axis), device)
     for target in ("dy", "y"):
         arrays = {"dy": put(dy, device), "y": put(take(x, device), device)}
         arrays["dx"] = arrays[target]
-        plan = module._select_backward(*arrays.values(), axis)
+        plan = module._select_backward("softmax", *arrays.values(), axis)
         module.launch(module._SOURCE, plan, backend, *arrays.values())
         np.testing.assert_array_equal(take(arrays["dx"], device), expected)
 
@@ -316,7 +406,7 @@ def test_explain_lists_what_it_knows():
 def plans():
     """What the selector answers over a wide range of shapes."""
     lengths = [*range(1, 70), *(n + d for n in (128, 256, 512, 1024, 2048, 4096, 8192, 16384) for d in (-1, 0, 1, 9))]
-    for function in ("softmax_forward", "softmax_backward"):
+    for function in ("softmax_forward", "log_softmax_backward"):
         for dtype in map(np.dtype, DTYPES[:3]):
             for cols in (*lengths, 1_000_000):
                 for agree in (True, False):

@@ -14,14 +14,14 @@ from lamella.backend import read_source
 from lamella.testing import run_kernel
 
 from .kernel_heads import KERNELS, Variant, variants
-from .test_softmax import backward64, softmax64, unit
+from .test_softmax import backward64, log_backward64, log_softmax64, softmax64, unit
 
 SOURCE = KERNELS / "softmax.cu"
 _DTYPES = {"float": np.float32, "half": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
 def run_variant(text: str, defines: tuple[str, ...], seeds=(0,)) -> None:
-    """Run a variant's two kernels on awkward shapes and judge the numbers; the simulator judges by a KernelError."""
+    """Run a variant's four kernels on awkward shapes and judge the numbers; the simulator judges by a KernelError."""
     macros = dict(define.partition("=")[::2] for define in defines)
     dtype = _DTYPES[macros["DTYPE"]]
     if "STRIDED" in macros:
@@ -69,12 +69,20 @@ def _judge(text, kind, defines, launch, shape, dtype, offset, seeds):
     y = _place(np.full(shape, np.nan), dtype, offset)
     _launch(text, f"softmax_forward_{kind}", grid, block, (x, y, *scalars), defines, seeds)
     _agree(y, softmax64(x, 1), kernels.softmax_definition(np.array(x), 1), unit(dtype))
+    _launch(text, f"log_softmax_forward_{kind}", grid, block, (x, y, *scalars), defines, seeds[:1])
+    expected, size = log_softmax64(x, 1)
+    _agree(y, expected, kernels.log_softmax_definition(np.array(x), 1), unit(dtype) * size)
 
     y = _place(softmax64(rng.standard_normal(shape) * 2, 1), dtype, offset)
     dy, dx = _place(rng.standard_normal(shape) + 1, dtype, offset), _place(np.full(shape, np.nan), dtype, offset)
     _launch(text, f"softmax_backward_{kind}", grid, block, (dy, y, dx, *scalars), defines, seeds)
     expected, size = backward64(dy, y, 1)
     _agree(dx, expected, kernels.softmax_backward_definition(np.array(dy), np.array(y), 1), unit(dtype) * size)
+
+    y[...] = log_softmax64(rng.standard_normal(shape) * 2, 1)[0].astype(dtype)
+    _launch(text, f"log_softmax_backward_{kind}", grid, block, (dy, y, dx, *scalars), defines, seeds[:1])
+    expected, size = log_backward64(dy, y, 1)
+    _agree(dx, expected, kernels.log_softmax_backward_definition(np.array(dy), np.array(y), 1), unit(dtype) * size)
 
 
 def _launch(text, name, grid, block, arguments, defines, seeds):
@@ -94,9 +102,10 @@ def _place(values, dtype, offset):
 def _agree(result, expected, plain, floor):
     result, plain = result.astype(np.float64), plain.astype(np.float64)
     np.testing.assert_array_equal(np.isnan(result), np.isnan(expected))
-    finite = np.isfinite(expected)
-    error = abs(result - expected)[finite].max(initial=0)
-    assert error <= 2 * abs(plain - expected)[finite].max(initial=0) + floor
+    infinite = np.isinf(expected)
+    np.testing.assert_array_equal(result[infinite], expected[infinite])
+    result, plain, expected = (values[np.isfinite(expected)] for values in (result, plain, expected))
+    assert abs(result - expected).max(initial=0) <= 2 * abs(plain - expected).max(initial=0) + floor
 
 
 _QUICK = (

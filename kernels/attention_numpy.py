@@ -1,0 +1,283 @@
+"""Attention on the CPU: blocks of queries against all keys, as many heads at once as the cache holds.
+
+Scores are formed transposed, ``S^T = k q^T``, which BLAS does a quarter faster than ``q k^T`` for narrow heads. The
+length of the longest query and key bounds every score, so the maximum is seldom needed. The backward pass appends
+``-lse`` to the queries and 1 to the keys, so that one product gives the logarithm of the weights, and ``-delta`` to
+``dy`` and 1 to the values, so that one gives ``dP - delta``: two elementwise passes are left.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backend import backend_for, device, get_num_threads, parallel, random_bits
+
+if TYPE_CHECKING:
+    from .attention import Options
+
+_SCORES = 1 << 18  # held at a time: 1 MB in float32
+_FEWEST_QUERIES, _MOST_QUERIES = 64, 256  # in a block: fewer make poor products, more leave the cache
+_WORTH_A_THREAD = 1 << 22  # multiply-adds
+# No maximum is subtracted where no score reaches this power of two: 2**60 is far from overflow, and so is
+# 2**(60 + 60), what a hidden score over the sum of the visible ones may come to before it is multiplied by 0.
+_NO_MAXIMUM = 60.0
+
+
+class _Base:
+    """The exponential that this machine is quick at, ``exp2(x unit)`` or ``exp(x unit)``, and its logarithm."""
+
+    def __init__(self, dtype: Any) -> None:
+        x = np.linspace(-20, 0, 1 << 12, dtype=dtype)
+        y = np.empty_like(x)
+        powers: list[Callable[..., Any]] = [np.exp2, np.exp]
+        best = [math.inf, math.inf]
+        for _ in range(7):
+            for i, power in enumerate(powers):
+                start = time.perf_counter()
+                power(x, out=y)
+                best[i] = min(best[i], time.perf_counter() - start)
+        two = best[0] < best[1]  # by a factor of two with AVX-512; without it the other way by three
+        self.exp = np.exp2 if two else np.exp
+        self.log = np.log2 if two else np.log
+        self.unit = math.log2(math.e) if two else 1.0
+        self.no_maximum = _NO_MAXIMUM if two else _NO_MAXIMUM * math.log(2.0)
+
+
+_base = lru_cache(_Base)
+
+
+class _Work:
+    """How the heads and queries of one call are cut, and memory for one thread.
+
+    Attributes:
+        group: query heads to a key head.
+        stack: key heads of one batch element that are worked on at once.
+        rows: queries in a block.
+    """
+
+    def __init__(self, q: Any, k: Any, v: Any, options: Options) -> None:
+        self.options, self.dtype = options, q.dtype
+        self.batch, self.heads, self.queries, self.keys = options.shape
+        self.key_heads, self.group = k.shape[1], self.heads // k.shape[1]
+        self.rows = max(1, min(self.queries, max(_FEWEST_QUERIES, min(_MOST_QUERIES, _SCORES // self.keys))))
+        fair = -(-self.batch * self.key_heads // get_num_threads())
+        self.stack = max(1, min(self.key_heads, fair, _SCORES // (self.rows * self.keys)))
+        self.units = [
+            (b, h, min(h + self.stack, self.key_heads))
+            for b in range(self.batch)
+            for h in range(0, self.key_heads, self.stack)
+        ]
+        self.base = _base(q.dtype)
+        self.added = [a for a in (options.mask, options.bias) if a is not None and a.dtype.kind != "b"]
+        products = self.stack * self.group * self.queries * self.keys * (q.shape[3] + v.shape[3])
+        self.grain = -(-_WORTH_A_THREAD // products)
+
+    def scratch(self, *shape: int) -> Any:
+        """Memory for a stack of heads: call it before the loop, once a thread."""
+        return backend_for(device("cpu")).empty((self.stack * math.prod(shape),), self.dtype, device("cpu"))
+
+    def blocks(self, b: int) -> Iterator[tuple[int, int, int]]:
+        """First and last query of each block, and how many keys it may see; those that see the most come first."""
+        options = self.options
+        keys = self.keys if options.key_lengths is None else int(options.key_lengths[b])
+        for start in range((self.queries - 1) // self.rows * self.rows, -1, -self.rows):
+            stop = min(start + self.rows, self.queries)
+            yield start, stop, max(0, min(keys, stop + options.causal_offset)) if options.causal else keys
+
+    def bounded(self, q: Any, k: Any) -> bool:
+        """Whether no score is so large that a maximum has to be subtracted, by |q k| <= |q| |k|; false for NaN."""
+        if self.added or not q.size:
+            return False
+        longest = math.sqrt(float(np.vecdot(q, q).max())) * math.sqrt(float(np.vecdot(k, k).max()))
+        return longest < self.base.no_maximum
+
+    def hidden(self, b: int, heads: slice, start: int, stop: int, seen: int) -> list[tuple[slice, Any]]:
+        """Factors of 0 and 1 for ``S^T``, each with the keys that it is for."""
+        options, found = self.options, []
+        first = start + options.causal_offset + 1  # the first key that not all of these queries see
+        if options.causal and first < seen:
+            low = max(0, first)
+            triangle = np.arange(stop - start) > np.arange(low - first, seen - first)[:, None]
+            found.append((slice(low, seen), triangle.astype(self.dtype)))
+        if options.mask is not None and options.mask.dtype.kind == "b":
+            found.append((slice(None), _part(options.mask, b, heads, start, stop, seen).astype(self.dtype, order="C")))
+        return found
+
+    def add(self, scores: Any, b: int, heads: slice, start: int, stop: int, seen: int) -> None:
+        """Add the floating mask and the bias to ``S^T``."""
+        for added in self.added:
+            part = _part(added, b, heads, start, stop, seen).astype(self.dtype, order="C")
+            scores += np.multiply(part, self.base.unit, out=part)
+
+    def kept(self, out: Any, b: int, heads: slice, start: int, stop: int, seen: int) -> None:
+        """``1 / (1 - dropout)`` where a weight of ``S^T`` is kept, else 0."""
+        options = self.options
+        threshold = round(options.dropout * 2.0**32)
+        if threshold >> 32:
+            out.fill(0)
+            return
+        for row, head in zip(out, range(self.heads)[heads], strict=True):
+            first = options.offset + ((b * self.heads + head) * self.queries + start) * self.keys
+            words = random_bits(options.seed, first, (stop - start) * self.keys)
+            np.greater_equal(words.reshape(stop - start, self.keys)[:, :seen].T, threshold, out=row, casting="unsafe")
+        out *= 1.0 / (1.0 - options.dropout)
+
+
+def _part(array: Any, b: int, heads: slice, start: int, stop: int, seen: int) -> Any:
+    """The part of an array like the scores that belongs to a block, transposed: ``(heads, keys, queries)``."""
+    part = array[b if array.shape[0] > 1 else 0]
+    if part.shape[0] > 1:
+        part = part[heads]
+    if part.shape[1] > 1:
+        part = part[:, start:stop]
+    if part.shape[2] > 1:
+        part = part[:, :, :seen]
+    return part.swapaxes(1, 2)
+
+
+def forward(q: Any, k: Any, v: Any, options: Options, out: Any, lse: Any) -> None:
+    """``out`` and ``lse`` of :func:`kernels.attention`, float32 or float64, at least one key, in place."""
+    work, base = _Work(q, k, v, options), _base(q.dtype)
+    width, factor = q.shape[3], options.scale * base.unit
+
+    def part(first: int, last: int) -> None:
+        scaled, scores = work.scratch(work.queries, width), work.scratch(work.keys, work.rows)
+        kept = work.scratch(work.keys, work.rows) if options.dropout else None
+        ones = np.ones((1, work.keys), q.dtype)
+        for b, h0, h1 in work.units[first:last]:
+            n, keys, values = h1 - h0, k[b, h0:h1], v[b, h0:h1]
+            for g in range(work.group):
+                heads = slice(h0 * work.group + g, h1 * work.group, work.group)
+                qs = np.multiply(q[b, heads], factor, out=_carve(scaled, n, work.queries, width))
+                bounded = work.bounded(qs, keys)
+                for start, stop, seen in work.blocks(b):
+                    y = out[b, heads, start:stop]
+                    s = _carve(scores, n, seen, stop - start)
+                    np.matmul(keys[:, :seen], qs[:, start:stop].swapaxes(1, 2), out=s)
+                    if work.added:
+                        work.add(s, b, heads, start, stop, seen)
+                    hidden = work.hidden(b, heads, start, stop, seen)
+                    largest: Any = 0.0
+                    if not bounded:
+                        for where, factors in hidden:
+                            np.copyto(s[:, where], -math.inf, where=factors == 0)
+                        largest = s.max(axis=1, keepdims=True, initial=-math.inf)
+                        np.copyto(largest, 0.0, where=largest == -math.inf)  # of a query that sees nothing
+                        s -= largest
+                    base.exp(s, out=s)
+                    if bounded:
+                        for where, factors in hidden:
+                            s[:, where] *= factors
+                    total = np.matmul(ones[:, :seen], s)  # (n, 1, rows)
+                    lse[b, heads, start:stop] = ((base.log(total) + largest) * (1.0 / base.unit))[:, 0]
+                    np.reciprocal(total, out=total)
+                    np.copyto(total, 0.0, where=total == math.inf)
+                    if kept is not None:
+                        m = _carve(kept, n, seen, stop - start)
+                        work.kept(m, b, heads, start, stop, seen)
+                        s *= m
+                    np.matmul(s.swapaxes(1, 2), values[:, :seen], out=y)
+                    y *= total.swapaxes(1, 2)
+
+    parallel(part, len(work.units), work.grain)
+
+
+def backward(
+    dy: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, options: Options, dq: Any, dk: Any, dv: Any
+) -> Any:
+    """``dq``, ``dk``, ``dv`` of :func:`kernels.attention_backward`, in place; returns ``dbias`` or None."""
+    work, base = _Work(q, k, v, options), _base(q.dtype)
+    (tq, d), (tk, dv_width), factor = q.shape[2:], v.shape[2:], options.scale * base.unit
+    partial: list[tuple[int, Any]] = []
+
+    def part(first: int, last: int) -> None:
+        wide_q, wide_k = work.scratch(tq, d + 1), work.scratch(tk, d + 1)
+        wide_v, wide_dy = work.scratch(tk, dv_width + 1), work.scratch(tq, dv_width + 1)
+        weights, slopes = work.scratch(tk, work.rows), work.scratch(tk, work.rows)
+        kept = work.scratch(tk, work.rows) if options.dropout else None
+        more = work.scratch(tk, max(d, dv_width))
+        dbias = None if options.bias is None else np.zeros(options.bias.shape, q.dtype)
+        if dbias is not None:
+            partial.append((first, dbias))
+        for b, h0, h1 in work.units[first:last]:
+            n, keys, values = h1 - h0, k[b, h0:h1], v[b, h0:h1]
+            ka, va = _carve(wide_k, n, tk, d + 1), _carve(wide_v, n, tk, dv_width + 1)
+            ka[..., :d], va[..., :dv_width] = keys, values
+            ka[..., d] = va[..., dv_width] = 1.0
+            dkeys, dvalues = dk[b, h0:h1], dv[b, h0:h1]
+            written = 0  # keys whose gradients hold something
+            for g in range(work.group):
+                heads = slice(h0 * work.group + g, h1 * work.group, work.group)
+                qa, dya = _carve(wide_q, n, tq, d + 1), _carve(wide_dy, n, tq, dv_width + 1)
+                queries, slope = q[b, heads], dy[b, heads]
+                np.multiply(queries, factor, out=qa[..., :d])
+                bounded = work.bounded(qa[..., :d], keys)
+                np.multiply(lse[b, heads], -base.unit, out=qa[..., d])
+                qa[qa[..., d] == math.inf] = 0.0  # a query that sees nothing: all its weights become 1 and then 0
+                dya[..., :dv_width] = slope
+                delta = np.vecdot(slope, out[b, heads])
+                np.negative(delta, out=dya[..., dv_width])
+                for start, stop, seen in work.blocks(b):
+                    p, ds = (_carve(memory, n, seen, stop - start) for memory in (weights, slopes))
+                    np.matmul(ka[:, :seen], qa[:, start:stop].swapaxes(1, 2), out=p)
+                    if work.added:
+                        work.add(p, b, heads, start, stop, seen)
+                    hidden = work.hidden(b, heads, start, stop, seen)
+                    if hidden and not bounded:
+                        np.minimum(p, 1.0, out=p)  # visible ones are at most 0; hidden ones must not overflow
+                    base.exp(p, out=p)
+                    for where, factors in hidden:
+                        p[:, where] *= factors
+                    if kept is None:
+                        np.matmul(va[:, :seen], dya[:, start:stop].swapaxes(1, 2), out=ds)
+                        ds *= p
+                    else:
+                        m = _carve(kept, n, seen, stop - start)
+                        work.kept(m, b, heads, start, stop, seen)
+                        np.matmul(values[:, :seen], slope[:, start:stop].swapaxes(1, 2), out=ds)
+                        ds *= m
+                        ds -= delta[:, None, start:stop]
+                        ds *= p
+                        p *= m
+                    if dbias is not None:
+                        _add_reduced(dbias, ds, b, heads, start, stop, seen)
+                    np.matmul(ds.swapaxes(1, 2), keys[:, :seen], out=dq[b, heads, start:stop])
+                    for total, a, c in ((dvalues, p, slope), (dkeys, ds, queries)):
+                        _accumulate(total[:, :seen], a, c[:, start:stop], more, first=not written)
+                    written = max(written, seen)
+                dq[b, heads] *= options.scale
+            dkeys[:, written:] = 0.0
+            dvalues[:, written:] = 0.0
+            dkeys *= options.scale
+
+    parallel(part, len(work.units), work.grain)
+    partial.sort(key=lambda numbered: numbered[0])  # the same sum whichever thread was first
+    dbias = None if options.bias is None else np.zeros(options.bias.shape, q.dtype)
+    for _, part_of_dbias in partial:
+        dbias += part_of_dbias
+    return dbias
+
+
+def _accumulate(total: Any, a: Any, b: Any, memory: Any, first: bool) -> None:
+    """``total += a b``, or ``total = a b`` for the first block, which sees the most keys."""
+    if first:
+        np.matmul(a, b, out=total)
+    else:
+        total += np.matmul(a, b, out=_carve(memory, *total.shape))
+
+
+def _add_reduced(dbias: Any, ds: Any, b: int, heads: slice, start: int, stop: int, seen: int) -> None:
+    """Add the gradient of a block's transposed scores to that of a bias that was broadcast."""
+    target = _part(dbias, b, heads, start, stop, seen)
+    repeated = tuple(axis for axis in range(3) if target.shape[axis] == 1 and ds.shape[axis] != 1)
+    target += ds.sum(axis=repeated, keepdims=True) if repeated else ds
+
+
+def _carve(memory: Any, *shape: int) -> Any:
+    return memory[: math.prod(shape)].reshape(shape)

@@ -1,0 +1,120 @@
+"""Columns of an image, one for each place of a kernel, and their adjoint, on plain arrays."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..backend import Array, Backend, backend_of, empty_images, is_channels_last
+from .windows import Windows, padded, windows
+
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def im2col(x: Array, kernel_size: tuple[int, ...], *, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Array:
+    """The values under a kernel at each of its places: ``cols[n, (c, k), l] = padded x[n, c, stride l + dilation k]``.
+
+    Args:
+        x: shape ``(N, C, *lengths)`` with one, two or three lengths.
+        kernel_size: one length for each spatial axis.
+        stride, dilation: an integer, or one for each axis.
+        padding: the same, or a pair for each axis; zeros are added.
+    Returns:
+        shape ``(N, C * product of kernel_size, places)``: the channel first, then the position in the kernel, and the
+        places in C order, as PyTorch's ``unfold`` has them.
+    Raises:
+        TypeError: ``x`` is not floating point. ValueError: no window fits, or a number is out of range.
+    """
+    backend = backend_of(x)
+    geometry = windows("im2col", tuple(kernel_size), stride, padding, dilation)
+    check_image("im2col", "x", x, len(geometry.kernel))
+    counts = checked_counts("im2col", geometry, x.shape[2:])
+    return columns(backend, padded(backend, x, geometry), geometry, counts).reshape(
+        x.shape[0], x.shape[1] * geometry.size, math.prod(counts)
+    )
+
+
+def col2im(
+    cols: Array,
+    lengths: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+) -> Array:
+    """The adjoint of :func:`im2col`: every column is added where it was taken from, always in the same order.
+
+    Args:
+        cols: shape ``(N, C * product of kernel_size, places)``.
+        lengths: of the image.
+        kernel_size, stride, padding, dilation: as :func:`im2col` takes them.
+    Returns:
+        shape ``(N, C, *lengths)``.
+    Raises:
+        TypeError: ``cols`` is not floating point. ValueError: its shape is not what im2col gives for such an image.
+    """
+    backend = backend_of(cols)
+    lengths = tuple(lengths)
+    geometry = windows("col2im", tuple(kernel_size), stride, padding, dilation)
+    counts = checked_counts("col2im", geometry, lengths)
+    if cols.dtype.name not in _DTYPES:
+        raise TypeError(f"col2im: cols must be floating point, one of {', '.join(_DTYPES)}, got {cols.dtype}")
+    if cols.ndim != 3 or cols.shape[1] % geometry.size or cols.shape[2] != math.prod(counts):
+        raise ValueError(
+            f"col2im: cols must have shape (N, a multiple of {geometry.size}, {math.prod(counts)}) for an image of "
+            f"{lengths}, got {cols.shape}"
+        )
+    samples, channels = cols.shape[0], cols.shape[1] // geometry.size
+    x = backend.empty((samples, channels, *lengths), cols.dtype, backend.device_of(cols))
+    add_columns(backend, cols.reshape(samples, channels, geometry.size, *counts), geometry, x)
+    return x
+
+
+def columns(backend: Backend, wide: Array, geometry: Windows, counts: tuple[int, ...]) -> Array:
+    """``(N, C, kernel, *counts)`` from an image that is padded already; one copy for each position in the kernel."""
+    cols = backend.empty((*wide.shape[:2], geometry.size, *counts), wide.dtype, backend.device_of(wide))
+    for i, place in enumerate(geometry.places(counts)):
+        cols[:, :, i] = wide[(..., *place)]
+    return cols
+
+
+def add_columns(backend: Backend, cols: Array, geometry: Windows, x: Array) -> None:
+    """Write the sum of ``(N, C, kernel, *counts)`` at its places into ``x``; 16-bit floats are added in float32."""
+    before, after = geometry.before, geometry.after
+    counts = cols.shape[3:]
+    lengths = tuple(n + b + a for n, b, a in zip(x.shape[2:], before, after, strict=True))
+    dtype = backend.xp.float32 if x.dtype.itemsize == 2 else x.dtype
+    wide = empty_images(backend, (*x.shape[:2], *lengths), dtype, backend.device_of(x), is_channels_last(x))
+    wide[...] = 0
+    for i, place in enumerate(geometry.places(counts)):
+        wide[(..., *place)] += cols[:, :, i].astype(wide.dtype, copy=False)
+    x[...] = 0
+    inside, there = [], []
+    for n, b, w in zip(x.shape[2:], before, lengths, strict=True):
+        inside.append(slice(max(-b, 0), max(-b, 0) + min(n - max(-b, 0), w - max(b, 0))))
+        there.append(slice(max(b, 0), max(b, 0) + inside[-1].stop - inside[-1].start))
+    x[(..., *inside)] = wide[(..., *there)].astype(x.dtype, copy=False)
+
+
+def check_image(function: str, name: str, x: Array, axes: int) -> None:
+    """Raise unless ``x`` is a floating ``(N, C, *lengths)`` with so many lengths."""
+    if x.dtype.name not in _DTYPES:
+        raise TypeError(f"{function}: {name} must be floating point, one of {', '.join(_DTYPES)}, got {x.dtype}")
+    if x.ndim != axes + 2:
+        raise ValueError(f"{function}: {name} must have {axes + 2} axes, (N, C, *lengths), got shape {x.shape}")
+
+
+def checked_counts(function: str, geometry: Windows, lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """How many windows fit along each axis; raises where none does."""
+    if len(lengths) != len(geometry.kernel):
+        raise ValueError(
+            f"{function}: kernel_size must have a length for each of {len(lengths)} axes, got {geometry.kernel}"
+        )
+    counts = geometry.counts(lengths)
+    if any(c < 1 for c in counts):
+        raise ValueError(
+            f"{function}: a kernel that reaches over {geometry.reach} values does not fit lengths {lengths} with "
+            f"padding {tuple(zip(geometry.before, geometry.after, strict=True))}"
+        )
+    return counts

@@ -1,0 +1,175 @@
+"""Convolution on plain arrays against its definition in float64: every path, format, dtype and awkward shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lamella
+from lamella import kernels
+from lamella.backend import Device, backend_for
+from lamella.testing import assert_close
+
+Pairs = list[tuple[int, int]]
+
+
+def places(kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], out: tuple[int, ...]) -> Any:
+    """For each position in the kernel the slices of the padded image that the windows see there."""
+    for k in np.ndindex(*kernel):
+        yield k, tuple(slice(i * d, i * d + s * (o - 1) + 1, s) for i, d, s, o in zip(k, dilation, stride, out))  # noqa: B905
+
+
+def definition(
+    x: np.ndarray,
+    w: np.ndarray,
+    dy: np.ndarray | None = None,
+    *,
+    stride: tuple[int, ...],
+    padding: Pairs,
+    dilation: tuple[int, ...],
+    groups: int,
+) -> tuple[np.ndarray, ...]:
+    """y, or (dx, dweight) where ``dy`` is given; one position of the kernel and one group at a time, in float64."""
+    wide = np.pad(x.astype(np.float64), [(0, 0), (0, 0), *padding])
+    w = w.astype(np.float64)
+    filters, channels = w.shape[0] // groups, w.shape[1]
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[2:], strict=True)]
+    out = tuple((n - r) // s + 1 for n, r, s in zip(wide.shape[2:], reach, stride, strict=True))
+    y, dwide, dw = np.zeros((len(x), len(w), *out)), np.zeros_like(wide), np.zeros_like(w)
+    for k, place in places(w.shape[2:], stride, dilation, out):
+        for g in range(groups):
+            f, c = slice(g * filters, (g + 1) * filters), slice(g * channels, (g + 1) * channels)
+            seen, here = (slice(None), c, *place), (f, slice(None), *k)
+            y[:, f] += np.einsum("nc...,fc->nf...", wide[seen], w[here])
+            if dy is not None:
+                rows = dy[:, f].astype(np.float64)
+                axes = (0, *range(2, dy.ndim))
+                dw[here] = np.tensordot(rows, wide[seen], (axes, axes))
+                dwide[seen] += np.einsum("nf...,fc->nc...", rows, w[here])
+    if dy is None:
+        return (y,)
+    return dwide[(..., *(slice(b, b + n) for (b, _), n in zip(padding, x.shape[2:], strict=True)))], dw
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def channels_last(x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+
+
+FORMATS = {
+    "first": lambda x: x,
+    "last": channels_last,
+    "strided": lambda x: np.repeat(x, 2, -1)[..., ::2],
+    "turned": lambda x: np.flip(np.flip(x, 2).copy(), 2),
+}
+
+
+# (N, C, lengths), (F, kernel), stride, padding, dilation, groups
+CASES = [
+    ((2, 3, 7), (4, 3), (1,), [(1, 1)], (1,), 1),
+    ((1, 2, 9), (2, 4), (3,), [(0, 2)], (2,), 2),
+    ((2, 3, 6, 5), (4, 3, 3), (1, 1), [(1, 1), (1, 1)], (1, 1), 1),
+    ((1, 4, 7, 4), (6, 1, 1), (1, 1), [(0, 0), (0, 0)], (1, 1), 2),
+    ((2, 2, 5, 8), (2, 2, 3), (2, 3), [(1, 0), (0, 2)], (1, 2), 1),
+    ((1, 1, 7, 7), (1, 2, 2), (3, 4), [(0, 0), (0, 0)], (1, 1), 1),
+    ((2, 4, 5, 5), (4, 3, 3), (1, 1), [(1, 1), (2, 2)], (1, 1), 4),
+    ((2, 2, 3, 3), (3, 5, 5), (1, 1), [(2, 2), (3, 3)], (1, 1), 1),
+    ((2, 2, 4, 3, 5), (4, 2, 1, 3), (1, 1, 2), [(1, 0), (0, 0), (1, 1)], (1, 2, 1), 2),
+    ((0, 3, 6, 5), (4, 3, 3), (1, 1), [(1, 1), (1, 1)], (1, 1), 1),
+]
+
+
+def on(device: Device, array: np.ndarray) -> Any:
+    """The array on a device, with its strides."""
+    if device.kind == "cpu":
+        return array
+    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    there = backend_for(device).from_numpy(np.ascontiguousarray(array.transpose(order)), device)
+    return there.transpose(tuple(order.index(axis) for axis in range(array.ndim)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_and_gradients_are_those_of_the_definition(case: Any, layout: str, dtype: str, device: Device) -> None:
+    (samples, channels, *lengths), (filters, *kernel), stride, padding, dilation, groups = case
+    if device.kind != "cpu" and (dtype == "float64" or layout in ("strided", "turned")):
+        pytest.skip("array operations do not tell these apart")
+    x = normal(samples, channels, *lengths).astype(dtype)
+    w = normal(filters, channels // groups, *kernel, seed=1).astype(dtype)
+    b = normal(filters, seed=2).astype(dtype)
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    (y,) = definition(x, w, **options)
+    dy = normal(*y.shape, seed=3).astype(dtype)
+    dx, dw = definition(x, w, dy, **options)
+    there = on(device, FORMATS[layout](x))
+    dthere = on(device, FORMATS[layout](dy))
+    weight = on(device, w)
+    found = kernels.conv(there, weight, on(device, b), **options)
+    ddata = kernels.conv_backward_data(dthere, weight, tuple(lengths), **options)
+    dweight = kernels.conv_backward_weight(dthere, there, tuple(kernel), **options)
+    tolerance = 1e-12 if dtype == "float64" else 5e-6
+    for name, array, expected in (
+        ("y", found, y + b.astype(np.float64).reshape(-1, *[1] * len(kernel))),
+        ("dx", ddata, dx),
+        ("dweight", dweight, dw),
+        ("dbias", kernels.conv_backward_bias(dthere), dy.sum((0, *range(2, dy.ndim)), dtype=np.float64)),
+    ):
+        assert array.dtype == dtype
+        assert_close(array, expected, atol=tolerance * max(1.0, float(np.abs(expected).max(initial=0))), name=name)
+    if layout == "last" and y.size and min(channels, filters, *lengths, *y.shape[2:]) > 1:
+        for array in (found, ddata):
+            assert array.transpose(0, *range(2, array.ndim), 1).flags.c_contiguous
+
+
+def test_the_adjoint_of_im2col_is_col2im(device: Device) -> None:
+    x = normal(2, 3, 6, 5)
+    options: dict[str, Any] = {"stride": (2, 1), "padding": [(1, 0), (2, 1)], "dilation": (1, 2)}
+    cols = kernels.im2col(on(device, x), (3, 2), **options)
+    assert cols.shape == (2, 18, 18)
+    g = normal(*cols.shape, seed=1)
+    back = backend_for(device).to_numpy(kernels.col2im(on(device, g), (6, 5), (3, 2), **options))
+    here = backend_for(device).to_numpy(cols)
+    assert here[1, 2 * 6 + 3, 0] == x[1, 2, 0, 0]  # position (1, 1): 2 * 0 - 1 + 1, 0 - 2 + 2
+    assert abs((here * g).sum() - (x * back).sum()) <= 1e-12 * np.abs(x * back).sum()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stride": 0}, "conv: stride must be at least 1, got 0"),
+        ({"stride": (1, 2, 3)}, "conv: stride must be an integer or 2 of them, got"),
+        ({"padding": "full"}, "conv: padding must be integers, 'same' or 'valid', got 'full'"),
+        ({"padding": "same", "stride": 2}, "padding='same' needs stride 1"),
+        ({"padding": -1}, "padding must be at least 0, got -1"),
+        ({"groups": 3}, "groups must divide the channels of input and output, got groups=3"),
+        ({"dilation": 9}, "does not fit lengths"),
+        ({"x": np.zeros((1, 3, 5, 5), np.float32)}, "weight must have shape"),
+        ({"x": np.zeros((2, 5, 5), np.float32)}, "x must have 4 axes"),
+        ({"bias": np.zeros(2, np.float32)}, "bias must be float32 of shape"),
+    ],
+)
+def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {
+        "x": np.zeros((1, 2, 5, 5), np.float32),
+        "weight": np.zeros((4, 2, 3, 3), np.float32),
+        **change,
+    }
+    with pytest.raises(ValueError, match="conv: ") as error:
+        kernels.conv(given.pop("x"), given.pop("weight"), given.pop("bias", None), **given)
+    assert message in str(error.value)
+
+
+def test_dtypes_and_devices_must_agree() -> None:
+    x, w = np.zeros((1, 2, 5), np.float32), np.zeros((3, 2, 2))
+    with pytest.raises(TypeError, match="one dtype, got float32 and float64"):
+        kernels.conv(x, w)
+    with pytest.raises(TypeError, match="floating point"):
+        kernels.conv(x.astype(int), w.astype(int))
+    with lamella.testing.simulator(), pytest.raises(lamella.backend.MixedDevicesError):
+        kernels.conv(backend_for("simulator").from_numpy(x, lamella.device("simulator")), w.astype(np.float32))
