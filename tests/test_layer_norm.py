@@ -128,9 +128,9 @@ REACHED = [
     pytest.param(2, 8191, "REGISTERS V1 T512", "REGISTERS V1 T512", marks=pytest.mark.slow),
     pytest.param(2, 16384, "REGISTERS V4 T512", "SPLIT V4 T512", marks=pytest.mark.slow),
     (64, 16388, "SHARED V4 T512", "SPLIT V4 T512"),
-    (64, 8193, "SHARED V1 T512", "SPLIT V1 T512"),
+    (64, 8193, "SHARED V1 T512", "SPLIT V1 T256"),
     pytest.param(2, 16388, "SPLIT V4 T512", "SPLIT V4 T512", marks=pytest.mark.slow),
-    pytest.param(2, 8193, "SPLIT V1 T512", "SPLIT V1 T512", marks=pytest.mark.slow),
+    pytest.param(2, 8193, "SPLIT V1 T512", "SPLIT V1 T256", marks=pytest.mark.slow),
 ]
 
 
