@@ -11,6 +11,8 @@ import numpy as np
 from ..backend import Array, Backend, common_backend, empty_images, is_channels_last
 from ..backend.numpy_backend import NumpyBackend
 from . import conv_numpy
+from . import conv_cuda
+from ._launch import Plan, definition_plan, explained
 from .im2col import add_columns, check_image, checked_counts, columns
 from .windows import Windows, in_blocks, padded, windows
 
@@ -57,8 +59,30 @@ def conv(
     if y.size and _has_cpu_path(backend, x):
         conv_numpy.forward(backend, x, weight, bias, geometry, groups, workspace, y)
     elif y.size:
+    if y.size and not conv_cuda.forward(backend, x, weight, bias, geometry, groups, y):
         conv_definition(backend, x, weight, bias, geometry, groups, workspace, y)
     return y
+
+
+@explained("conv1d")
+@explained("conv2d")
+@explained("conv3d")
+@explained("conv")
+def _explain(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Plan:
+    backend = common_backend(x, weight)
+    geometry, groups = _check("conv", x, weight, stride, padding, dilation, groups)
+    if not x.size or not weight.size:
+        return definition_plan("an array is empty, nothing is launched")
+    return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups)
 
 
 def conv_backward_data(
@@ -94,6 +118,11 @@ def conv_backward_data(
     if dx.size and _has_cpu_path(backend, dy):
         conv_numpy.backward_data(backend, dy, weight, geometry, groups, workspace, dx)
     elif dx.size:
+    if not dx.size:
+        return dx
+    if not dy.size:
+        dx[...] = 0
+    elif not conv_cuda.backward_data(backend, dy, weight, geometry, groups, dx):
         conv_backward_data_definition(backend, dy, weight, geometry, groups, workspace, dx)
     return dx
 
@@ -142,6 +171,7 @@ def conv_backward_weight(
     elif _has_cpu_path(backend, x):
         conv_numpy.backward_weight(backend, dy, x, geometry, groups, workspace, dweight)
     else:
+    elif not conv_cuda.backward_weight(backend, dy, x, geometry, groups, workspace, dweight):
         conv_backward_weight_definition(backend, dy, x, geometry, groups, workspace, dweight)
     if out is None or out is dweight:
         return dweight
