@@ -10,8 +10,7 @@ import numpy as np
 
 from ..backend import Array, Backend, common_backend, empty_images, is_channels_last
 from ..backend.numpy_backend import NumpyBackend
-from . import conv_numpy
-from . import conv_cuda
+from . import conv_cuda, conv_numpy
 from ._launch import Plan, definition_plan, explained
 from .im2col import add_columns, check_image, checked_counts, columns
 from .windows import Windows, in_blocks, padded, windows
@@ -58,8 +57,7 @@ def conv(
     y = _empty_like(backend, x, (x.shape[0], weight.shape[0], *counts))
     if y.size and _has_cpu_path(backend, x):
         conv_numpy.forward(backend, x, weight, bias, geometry, groups, workspace, y)
-    elif y.size:
-    if y.size and not conv_cuda.forward(backend, x, weight, bias, geometry, groups, y):
+    elif y.size and not conv_cuda.forward(backend, x, weight, bias, geometry, groups, y):
         conv_definition(backend, x, weight, bias, geometry, groups, workspace, y)
     return y
 
@@ -115,13 +113,12 @@ def conv_backward_data(
         "conv_backward_data", dy, weight, lengths, stride, padding, dilation, groups
     )
     dx = _empty_like(backend, dy, (dy.shape[0], weight.shape[1] * groups, *lengths))
-    if dx.size and _has_cpu_path(backend, dy):
-        conv_numpy.backward_data(backend, dy, weight, geometry, groups, workspace, dx)
-    elif dx.size:
     if not dx.size:
         return dx
     if not dy.size:
         dx[...] = 0
+    elif _has_cpu_path(backend, dy):
+        conv_numpy.backward_data(backend, dy, weight, geometry, groups, workspace, dx)
     elif not conv_cuda.backward_data(backend, dy, weight, geometry, groups, dx):
         conv_backward_data_definition(backend, dy, weight, geometry, groups, workspace, dx)
     return dx
@@ -170,7 +167,6 @@ def conv_backward_weight(
         dweight[...] = 0
     elif _has_cpu_path(backend, x):
         conv_numpy.backward_weight(backend, dy, x, geometry, groups, workspace, dweight)
-    else:
     elif not conv_cuda.backward_weight(backend, dy, x, geometry, groups, workspace, dweight):
         conv_backward_weight_definition(backend, dy, x, geometry, groups, workspace, dweight)
     if out is None or out is dweight:
