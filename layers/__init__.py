@@ -46,13 +46,16 @@ from .margin_loss import MarginRankingLoss, MultiMarginLoss, margin_ranking_loss
 from .mish import Mish, mish
 from .module import Buffer, Module
 from .mse_loss import MSELoss, mse_loss
+from .multihead_attention import MultiheadAttention
 from .nll_loss import NLLLoss, nll_loss
 from .poisson_nll_loss import PoissonNLLLoss, poisson_nll_loss
+from .positions import LearnedPositions, SinusoidalPositions, sinusoidal_positions
 from .prelu import PReLU, prelu
 from .relu import ReLU, relu
 from .relu6 import ReLU6, relu6
 from .residual import DenseConnection, Residual
 from .rms_norm import RMSNorm, rms_norm
+from .scaled_dot_product_attention import scaled_dot_product_attention
 from .selu import SELU, selu
 from .sigmoid import Sigmoid, sigmoid
 from .sign import Sign, sign
@@ -68,6 +71,9 @@ from .swish import Swish, swish
 from .tanh import Tanh, tanh
 from .tanhshrink import Tanhshrink, tanhshrink
 from .threshold import Threshold, threshold
+from .transformer import Transformer
+from .transformer_decoder import TransformerDecoder, TransformerDecoderLayer
+from .transformer_encoder import TransformerEncoder, TransformerEncoderLayer
 from .triplet_margin_loss import TripletMarginLoss, triplet_margin_loss
 
 __all__ = [
@@ -107,6 +113,7 @@ __all__ = [
     "L1Loss",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositions",
     "Linear",
     "LogSigmoid",
     "LogSoftmax",
@@ -117,6 +124,7 @@ __all__ = [
     "ModuleDict",
     "ModuleList",
     "MultiMarginLoss",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "Parameter",
@@ -130,6 +138,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Sign",
+    "SinusoidalPositions",
     "SmoothL1Loss",
     "SoftMarginLoss",
     "Softmax",
@@ -142,6 +151,11 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "Unflatten",
     "alpha_dropout",
@@ -186,10 +200,12 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "sign",
     "silu",
+    "sinusoidal_positions",
     "smooth_l1_loss",
     "soft_margin_loss",
     "softmax",

@@ -23,11 +23,49 @@ CASES: dict[str, Case] = {
     "GroupNorm": Case(lambda: L.GroupNorm(2, 4), (values(3, 4, 3),), (3, 4, 3)),
     "Identity": Case(L.Identity, (values(3, 4),), (3, 4)),
     "LayerNorm": Case(lambda: L.LayerNorm((3, 4)), (values(2, 3, 4),), (2, 3, 4)),
+    "LearnedPositions": Case(lambda: L.LearnedPositions(4, 3, rng=rng()), (values(2, 3, 3),), (2, 3, 3)),
     "Linear": Case(lambda: L.Linear(4, 5, rng=rng()), (values(3, 4),), (3, 5)),
+    "MultiheadAttention": Case(
+        lambda: L.MultiheadAttention(4, 2, 0.3, kdim=3, vdim=2, batch_first=True, rng=rng()),
+        (values(2, 2, 4), values(2, 3, 3, seed=1), values(2, 3, 2, seed=2)),
+        (2, 2, 4),
+        tried=6,
+    ),
     "RMSNorm": Case(lambda: L.RMSNorm(4), (values(3, 4),), (3, 4)),
     "Residual": Case(lambda: L.Residual(L.Linear(4, 4, rng=rng())), (values(3, 4),), (3, 4)),
     "Sequential": Case(
         lambda: L.Sequential(L.Linear(4, 3, rng=rng()), L.Tanh(), L.Linear(3, 2, rng=rng())), (values(3, 4),), (3, 2)
+    ),
+    "SinusoidalPositions": Case(lambda: L.SinusoidalPositions(4, 3), (values(2, 3, 3),), (2, 3, 3)),
+    "Transformer": Case(
+        lambda: L.Transformer(2, 1, 1, 1, 3, 0.1, "gelu", batch_first=True, rng=rng()),
+        (values(1, 2, 2), values(1, 2, 2, seed=1)),
+        (1, 2, 2),
+        tried=1,
+    ),
+    "TransformerDecoder": Case(
+        lambda: L.TransformerDecoder(L.TransformerDecoderLayer(2, 1, 2, 0.2, "gelu", batch_first=True, rng=rng()), 1),
+        (values(2, 2, 2), values(2, 1, 2, seed=1)),
+        (2, 2, 2),
+        tried=2,
+    ),
+    "TransformerDecoderLayer": Case(
+        lambda: L.TransformerDecoderLayer(2, 2, 2, 0.2, "gelu", batch_first=True, norm_first=True, rng=rng()),
+        (values(2, 2, 2), values(2, 1, 2, seed=1)),
+        (2, 2, 2),
+        tried=2,
+    ),
+    "TransformerEncoder": Case(
+        lambda: L.TransformerEncoder(L.TransformerEncoderLayer(2, 1, 2, 0.2, "gelu", batch_first=True, rng=rng()), 2),
+        (values(1, 2, 2),),
+        (1, 2, 2),
+        tried=1,
+    ),
+    "TransformerEncoderLayer": Case(
+        lambda: L.TransformerEncoderLayer(4, 2, 3, 0.2, "gelu", batch_first=True, rng=rng()),
+        (values(2, 2, 4),),
+        (2, 2, 4),
+        tried=3,
     ),
     "Unflatten": Case(lambda: L.Unflatten(1, (2, -1)), (values(3, 4),), (3, 2, 2)),
 }
