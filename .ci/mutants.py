@@ -1,10 +1,11 @@
 """Do the tests notice a broken kernel? ``make mutants``, ``make mutants N=20``, ``make mutants KERNEL=softmax``.
 
-Breaks one token of a kernel's file at a time (``tests/mutants.py``) and runs that kernel's tests in the simulator, each
-in a process of its own: ``judge(file, line)`` of ``tests/test_<stem>_kernels.py`` where there is one, else the quick
-simulator tests of ``tests/test_<stem>.py``. A mutant is noticed when a test fails or does not end; one that does not
-compile is not counted. Exits with 1 where less than 97 % of the mutants that compute something else are noticed, where
-a mutant that is listed as equivalent is noticed, and where the tests fail on the file as it is.
+Breaks one token of a kernel's file at a time (``tests/mutants.py``) and runs that kernel's tests in the simulator,
+each in a process of its own: ``judge(file, line)`` of ``tests/test_<stem>_kernels.py`` or of
+``tests/test_<stem>.py``, else the quick simulator tests of the latter. A mutant is noticed when a test fails or does
+not end; one that does not compile is not counted. Exits with 1 where less than 97 % of the mutants that compute
+something else are noticed, where a mutant that is listed as equivalent is noticed, and where the tests fail on the
+file as it is.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ def judge(broken: Path, kernel: Path, number: int) -> int:
     from lamella.testing import KernelError
 
     try:
-        if (ROOT / f"tests/test_{kernel.stem}_kernels.py").exists():
-            tests = importlib.import_module(f"tests.test_{kernel.stem}_kernels")
+        for name in (f"test_{kernel.stem}_kernels", f"test_{kernel.stem}"):
+            if not (ROOT / f"tests/{name}.py").exists():
+                continue
+            tests = importlib.import_module(f"tests.{name}")
             if hasattr(tests, "judge"):
                 tests.judge(broken, number)
                 return 0

@@ -7,9 +7,11 @@ from ._launch import explain
 from .attention import attention, attention_backward, attention_weights, attention_weights_backward
 from .conv import conv, conv_backward_bias, conv_backward_data, conv_backward_weight
 from .embedding import embedding, embedding_backward
+from .gradient_norm import clip_record, gradient_norm, scale_by
 from .group_norm import group_norm, group_norm_backward, group_norm_backward_definition, group_norm_definition
 from .im2col import col2im, im2col
 from .layer_norm import layer_norm, layer_norm_backward, layer_norm_backward_definition, layer_norm_definition
+from .optimizer_step import adam_step, sgd_step, step_pieces
 from .rms_norm import rms_norm, rms_norm_backward, rms_norm_backward_definition, rms_norm_definition
 from .softmax import (
     log_softmax,
@@ -23,10 +25,12 @@ from .softmax import (
 )
 
 __all__ = [
+    "adam_step",
     "attention",
     "attention_backward",
     "attention_weights",
     "attention_weights_backward",
+    "clip_record",
     "col2im",
     "conv",
     "conv_backward_bias",
@@ -35,6 +39,7 @@ __all__ = [
     "embedding",
     "embedding_backward",
     "explain",
+    "gradient_norm",
     "group_norm",
     "group_norm_backward",
     "group_norm_backward_definition",
@@ -52,8 +57,11 @@ __all__ = [
     "rms_norm_backward",
     "rms_norm_backward_definition",
     "rms_norm_definition",
+    "scale_by",
+    "sgd_step",
     "softmax",
     "softmax_backward",
     "softmax_backward_definition",
     "softmax_definition",
+    "step_pieces",
 ]

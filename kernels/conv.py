@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, Backend, common_backend
+from ..backend import Array, Backend, common_backend, empty_images, is_channels_last
 from .im2col import add_columns, check_image, checked_counts, columns
-from .windows import Windows, empty_in_format, in_blocks, padded, windows
+from .windows import Windows, in_blocks, padded, windows
 
 WORKSPACE = 256 << 20  # bytes
 
@@ -37,8 +37,8 @@ def conv(
         weight: shape ``(F, C / groups, *kernel)``, of the dtype of ``x``.
         bias: shape ``(F,)``, or None.
         stride, dilation: an integer, or one for each axis.
-        padding: the same, or a pair (before, after) for each axis, or ``"valid"``, or ``"same"`` (stride 1; an odd
-            zero comes last).
+        padding: the same, or a pair (before, after) for each axis, where a negative number cuts values off; or
+            ``"valid"``, or ``"same"`` (stride 1; an odd zero comes last).
         groups: divides C and F.
         workspace: bytes of intermediate results held at a time; the result does not depend on it.
     Returns:
@@ -51,7 +51,7 @@ def conv(
     if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != x.dtype):
         raise ValueError(f"conv: bias must be {x.dtype} of shape {weight.shape[:1]}, got {bias.dtype} of {bias.shape}")
     counts = checked_counts("conv", geometry, x.shape[2:])
-    y = empty_in_format(backend, (x.shape[0], weight.shape[0], *counts), x.dtype, x)
+    y = _empty_like(backend, x, (x.shape[0], weight.shape[0], *counts))
     if y.size:
         conv_definition(backend, x, weight, bias, geometry, groups, workspace, y)
     return y
@@ -86,7 +86,7 @@ def conv_backward_data(
     geometry, groups, lengths = _check_backward(
         "conv_backward_data", dy, weight, lengths, stride, padding, dilation, groups
     )
-    dx = empty_in_format(backend, (dy.shape[0], weight.shape[1] * groups, *lengths), dy.dtype, dy)
+    dx = _empty_like(backend, dy, (dy.shape[0], weight.shape[1] * groups, *lengths))
     if dx.size:
         conv_backward_data_definition(backend, dy, weight, geometry, groups, workspace, dx)
     return dx
@@ -229,6 +229,10 @@ def _block_columns(
 
 def _bytes_in_row(channels: int, geometry: Windows, counts: tuple[int, ...], itemsize: int) -> int:
     return channels * geometry.size * math.prod(counts[1:]) * itemsize
+
+
+def _empty_like(backend: Backend, x: Array, shape: tuple[int, ...]) -> Array:
+    return empty_images(backend, shape, x.dtype, backend.device_of(x), is_channels_last(x))
 
 
 def _wide(dtype: Any) -> Any:

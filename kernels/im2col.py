@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from ..backend import Array, Backend, backend_of
-from .windows import Windows, empty_in_format, padded, windows
+from ..backend import Array, Backend, backend_of, empty_images, is_channels_last
+from .windows import Windows, padded, windows
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -29,7 +30,7 @@ def im2col(x: Array, kernel_size: tuple[int, ...], *, stride: Any = 1, padding: 
     check_image("im2col", "x", x, len(geometry.kernel))
     counts = checked_counts("im2col", geometry, x.shape[2:])
     return columns(backend, padded(backend, x, geometry), geometry, counts).reshape(
-        x.shape[0], x.shape[1] * geometry.size, _places(counts)
+        x.shape[0], x.shape[1] * geometry.size, math.prod(counts)
     )
 
 
@@ -59,9 +60,9 @@ def col2im(
     counts = checked_counts("col2im", geometry, lengths)
     if cols.dtype.name not in _DTYPES:
         raise TypeError(f"col2im: cols must be floating point, one of {', '.join(_DTYPES)}, got {cols.dtype}")
-    if cols.ndim != 3 or cols.shape[1] % geometry.size or cols.shape[2] != _places(counts):
+    if cols.ndim != 3 or cols.shape[1] % geometry.size or cols.shape[2] != math.prod(counts):
         raise ValueError(
-            f"col2im: cols must have shape (N, a multiple of {geometry.size}, {_places(counts)}) for an image of "
+            f"col2im: cols must have shape (N, a multiple of {geometry.size}, {math.prod(counts)}) for an image of "
             f"{lengths}, got {cols.shape}"
         )
     samples, channels = cols.shape[0], cols.shape[1] // geometry.size
@@ -80,11 +81,11 @@ def columns(backend: Backend, wide: Array, geometry: Windows, counts: tuple[int,
 
 def add_columns(backend: Backend, cols: Array, geometry: Windows, x: Array) -> None:
     """Write the sum of ``(N, C, kernel, *counts)`` at its places into ``x``; 16-bit floats are added in float32."""
-    xp = backend.xp
     before, after = geometry.before, geometry.after
     counts = cols.shape[3:]
     lengths = tuple(n + b + a for n, b, a in zip(x.shape[2:], before, after, strict=True))
-    wide = empty_in_format(backend, (*x.shape[:2], *lengths), xp.float32 if x.dtype.itemsize == 2 else x.dtype, x)
+    dtype = backend.xp.float32 if x.dtype.itemsize == 2 else x.dtype
+    wide = empty_images(backend, (*x.shape[:2], *lengths), dtype, backend.device_of(x), is_channels_last(x))
     wide[...] = 0
     for i, place in enumerate(geometry.places(counts)):
         wide[(..., *place)] += cols[:, :, i].astype(wide.dtype, copy=False)
@@ -117,10 +118,3 @@ def checked_counts(function: str, geometry: Windows, lengths: tuple[int, ...]) -
             f"padding {tuple(zip(geometry.before, geometry.after, strict=True))}"
         )
     return counts
-
-
-def _places(counts: tuple[int, ...]) -> int:
-    total = 1
-    for count in counts:
-        total *= count
-    return total

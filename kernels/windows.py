@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
-from ..backend import Array, Backend
+from ..backend import Array, Backend, empty_images, is_channels_last
 
 
 class Windows(NamedTuple):
@@ -72,8 +72,8 @@ def windows(function: str, kernel: tuple[int, ...], stride: Any = 1, padding: An
         function: whose arguments these are, for the messages.
         kernel: its lengths; says how many spatial axes there are.
         stride, dilation: an integer for all axes, or one for each.
-        padding: the same, or a pair (before, after) for each axis, or ``"valid"`` (none), or ``"same"``: as many
-            windows as values at stride 1, an odd one at the end.
+        padding: the same, or a pair (before, after) for each axis, where a negative number cuts values off; or
+            ``"valid"`` (none), or ``"same"``: as many windows as values at stride 1, an odd zero at the end.
     Raises:
         TypeError: not integers. ValueError: a number out of range, or not one for each axis.
     """
@@ -92,7 +92,7 @@ def windows(function: str, kernel: tuple[int, ...], stride: Any = 1, padding: An
         total = [d * (k - 1) * (padding == "same") for d, k in zip(dilation, kernel, strict=True)]
         before, after = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
     elif isinstance(padding, (tuple, list)) and padding and isinstance(padding[0], (tuple, list)):
-        pairs = [per_axis(function, "padding", pair, 2, 0) for pair in padding]
+        pairs = [per_axis(function, "padding", pair, 2, None) for pair in padding]
         if len(pairs) != axes:
             raise ValueError(f"{function}: padding must have a pair for each of {axes} axes, got {padding}")
         before, after = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
@@ -101,7 +101,7 @@ def windows(function: str, kernel: tuple[int, ...], stride: Any = 1, padding: An
     return Windows(kernel, stride, before, after, dilation)
 
 
-def per_axis(function: str, name: str, value: Any, axes: int, smallest: int) -> tuple[int, ...]:
+def per_axis(function: str, name: str, value: Any, axes: int, smallest: int | None = 0) -> tuple[int, ...]:
     """An integer for each axis, from one integer or a tuple of them.
 
     Raises:
@@ -109,6 +109,8 @@ def per_axis(function: str, name: str, value: Any, axes: int, smallest: int) -> 
     """
     given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     try:
+        if any(isinstance(v, bool) for v in given):
+            raise TypeError
         numbers = tuple(operator.index(v) for v in given)
     except TypeError:
         raise TypeError(f"{function}: {name} must be an integer or {axes} of them, got {value!r}") from None
@@ -116,7 +118,7 @@ def per_axis(function: str, name: str, value: Any, axes: int, smallest: int) -> 
         numbers *= axes
     if len(numbers) != axes:
         raise ValueError(f"{function}: {name} must be an integer or {axes} of them, got {value!r}")
-    if any(n < smallest for n in numbers):
+    if smallest is not None and any(n < smallest for n in numbers):
         raise ValueError(f"{function}: {name} must be at least {smallest}, got {value!r}")
     return numbers
 
@@ -138,23 +140,6 @@ def in_blocks(samples: int, rows: int, bytes_in_row: int, limit: int) -> Iterato
             yield sample, sample + 1, row, min(row + step, rows)
 
 
-def is_channels_last(x: Array) -> bool:
-    """Whether ``(N, C, *lengths)`` lies in memory as ``(N, *lengths, C)``; no where both readings hold."""
-    if x.ndim < 3 or x.flags.c_contiguous:
-        return False
-    last: bool = x.transpose(0, *range(2, x.ndim), 1).flags.c_contiguous
-    return last
-
-
-def empty_in_format(backend: Backend, shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
-    """An uninitialised ``(N, C, *lengths)`` on the device of ``like``, in its memory format."""
-    place = backend.device_of(like)
-    if not is_channels_last(like):
-        return backend.empty(shape, dtype, place)
-    last = backend.empty((shape[0], *shape[2:], shape[1]), dtype, place)
-    return last.transpose(0, last.ndim - 1, *range(1, last.ndim - 1))
-
-
 def padded(backend: Backend, x: Array, geometry: Windows) -> Array:
     """``x`` with zeros around its spatial axes, or less of it where padding is negative; ``x`` itself where it is 0."""
     before, after = geometry.before, geometry.after
@@ -164,7 +149,8 @@ def padded(backend: Backend, x: Array, geometry: Windows) -> Array:
     inside = x[(..., *(slice(max(-b, 0), n - max(-a, 0)) for n, b, a in zip(x.shape[2:], before, after, strict=True)))]
     if inside.shape[2:] == lengths:
         return inside
-    wide = empty_in_format(backend, (*x.shape[:2], *lengths), x.dtype, x)
+    shape = (*x.shape[:2], *lengths)
+    wide = empty_images(backend, shape, x.dtype, backend.device_of(x), is_channels_last(x))
     wide[...] = 0
     wide[(..., *(slice(max(b, 0), max(b, 0) + n) for b, n in zip(before, inside.shape[2:], strict=True)))] = inside
     return wide

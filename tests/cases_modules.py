@@ -11,6 +11,26 @@ from .layer_case import Case, rng, values
 CASES: dict[str, Case] = {
     "AlphaDropout": Case(lambda: L.AlphaDropout(0.4, rng=rng()), (values(3, 4),), (3, 4)),
     "Bilinear": Case(lambda: L.Bilinear(4, 3, 2, rng=rng()), (values(3, 4), values(3, 3, seed=1)), (3, 2)),
+    "Conv1d": Case(lambda: L.Conv1d(2, 3, 3, stride=2, padding=1, rng=rng()), (values(2, 2, 5),), (2, 3, 3)),
+    "Conv2d": Case(
+        lambda: L.Conv2d(2, 4, (3, 2), padding=(1, 0), groups=2, rng=rng()), (values(2, 2, 4, 3),), (2, 4, 4, 2)
+    ),
+    "Conv3d": Case(lambda: L.Conv3d(2, 2, (1, 2, 2), dilation=2, rng=rng()), (values(2, 2, 1, 3, 4),), (2, 2, 1, 1, 2)),
+    "ConvTranspose1d": Case(
+        lambda: L.ConvTranspose1d(2, 3, 3, stride=2, padding=1, output_padding=1, rng=rng()),
+        (values(2, 2, 3),),
+        (2, 3, 6),
+    ),
+    "ConvTranspose2d": Case(
+        lambda: L.ConvTranspose2d(2, 4, (3, 2), padding=(1, 0), groups=2, rng=rng()),
+        (values(2, 2, 3, 2),),
+        (2, 4, 3, 3),
+    ),
+    "ConvTranspose3d": Case(
+        lambda: L.ConvTranspose3d(2, 2, (1, 2, 2), stride=(1, 2, 1), rng=rng()),
+        (values(2, 2, 1, 2, 2),),
+        (2, 2, 1, 4, 3),
+    ),
     "DenseConnection": Case(lambda: L.DenseConnection(L.Linear(4, 3, rng=rng())), (values(3, 4),), (3, 7)),
     "DropPath": Case(lambda: L.DropPath(0.4, rng=rng()), (values(5, 2, 3),), (5, 2, 3)),
     "Dropout": Case(lambda: L.Dropout(0.4, rng=rng()), (values(3, 4),), (3, 4)),
@@ -19,6 +39,7 @@ CASES: dict[str, Case] = {
     "Dropout3d": Case(lambda: L.Dropout3d(0.4, rng=rng()), (values(3, 4, 2, 1, 2),), (3, 4, 2, 1, 2)),
     "Embedding": Case(lambda: L.Embedding(5, 3, rng=rng()), (np.array([[0, 4, 1], [4, 4, 2]]),), (2, 3, 3)),
     "Flatten": Case(L.Flatten, (values(3, 2, 2),), (3, 4)),
+    "Fold": Case(lambda: L.Fold((3, 3), 2, padding=1, stride=2), (values(2, 8, 4),), (2, 2, 3, 3)),
     "GaussianNoise": Case(lambda: L.GaussianNoise(0.1, rng=rng()), (values(3, 4),), (3, 4)),
     "GroupNorm": Case(lambda: L.GroupNorm(2, 4), (values(3, 4, 3),), (3, 4, 3)),
     "Identity": Case(L.Identity, (values(3, 4),), (3, 4)),
@@ -68,4 +89,5 @@ CASES: dict[str, Case] = {
         tried=3,
     ),
     "Unflatten": Case(lambda: L.Unflatten(1, (2, -1)), (values(3, 4),), (3, 2, 2)),
+    "Unfold": Case(lambda: L.Unfold((2, 3), padding=1), (values(2, 2, 3, 3),), (2, 12, 12)),
 }

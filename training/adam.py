@@ -8,6 +8,8 @@ from typing import Any
 
 from ..autograd import Parameter
 from ..backend import Array
+from ..kernels.optimizer_step import adam_definition, adam_step
+from .flat import FlatParameters
 from .groups import Settings
 from .optimizer import Optimizer
 
@@ -35,6 +37,7 @@ class Adam(Optimizer):
 
     state_names = ("gradient_sum", "square_sum")
     scalar_names = ("beta1", "beta2", "eps", "scale", "weight_decay", "keep")
+    _kind_of_decay = "gradient"
 
     def __init__(
         self,
@@ -72,24 +75,17 @@ class Adam(Optimizer):
         numbers: tuple[Array, ...],
         settings: Settings,
     ) -> None:
-        m, v = states
-        beta1, beta2, eps, scale, weight_decay, keep = numbers
-        if settings["weight_decay"]:
-            g = self._decayed(xp, p, g, scratch, weight_decay, keep)
-        m *= beta1
-        m += g
-        v *= beta2
-        v += xp.multiply(g, g, out=scratch)
-        root = xp.sqrt(v, out=scratch)
-        root += eps
-        step = xp.divide(m, root, out=scratch)
-        step *= scale
-        p -= step
+        adam_definition(xp, p, g, states, scratch, numbers, self._decay(settings))
 
-    def _decayed(self, xp: Any, p: Array, g: Array, scratch: Array, weight_decay: Array, keep: Array) -> Array:
-        decayed = xp.multiply(p, weight_decay, out=scratch)
-        decayed += g
-        return decayed
+    def _launch(self, flat: FlatParameters, clip: Array | None) -> None:
+        adam_step(
+            flat.data, flat.gradient, *flat.states.values(), flat.scalars.values, flat.pieces,
+            decay=self._decay(flat.settings), master=flat.master, clip=clip,
+        )  # fmt: skip
+
+    @classmethod
+    def _decay(cls, settings: Settings) -> str:
+        return cls._kind_of_decay if settings["weight_decay"] else "none"
 
 
 class AdamW(Adam):
@@ -101,6 +97,8 @@ class AdamW(Adam):
     Source: Loshchilov and Hutter 2017, "Decoupled weight decay regularization", arXiv 1711.05101, algorithm 2.
     """
 
+    _kind_of_decay = "parameter"
+
     def __init__(
         self,
         parameters: Iterable[Parameter] | Iterable[Mapping[str, Any]],
@@ -110,7 +108,3 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(parameters, lr, betas, eps, weight_decay)
-
-    def _decayed(self, xp: Any, p: Array, g: Array, scratch: Array, weight_decay: Array, keep: Array) -> Array:
-        p *= keep
-        return g

@@ -7,10 +7,12 @@ gradient array: each ``parameter.data`` is a view of the one, each ``parameter._
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from ..autograd import Parameter, note_write
 from ..backend import Array, Device, StepScalars, backend_for, backend_of
+from ..kernels.optimizer_step import has_step_kernel, step_pieces
 
 CHUNK = 1 << 17  # elements updated at a time on the CPU, so that the ten passes of a step find them in the cache
 _LONG = 1 << 19  # elements from which chunks, and threads that share them, pay
@@ -23,19 +25,15 @@ class Run:
     Attributes:
         first, last: positions of its parameters in the flat arrays' order, the last excluded.
         steps: how many updates these parameters have had.
-        scalars: this step's numbers, written by the host.
-        numbers: the same as 0-d arrays, read by the device.
+        numbers: this step's numbers as 0-d arrays, written by the host, read by the device.
         data, gradient, states, master: the same stretch of each flat array.
     """
 
-    __slots__ = ("data", "first", "gradient", "last", "master", "numbers", "scalars", "scratch", "states", "steps")
+    __slots__ = ("data", "first", "gradient", "last", "master", "numbers", "scratch", "states", "steps")
 
-    def __init__(self, flat: FlatParameters, first: int, last: int) -> None:
-        self.first, self.last, self.steps = first, last, flat.steps[first]
-        self.scalars = StepScalars(flat.device, *flat.scalar_names, dtype=flat.work_dtype)
-        self.numbers = tuple(self.scalars[name] for name in flat.scalar_names)
-        start = flat.bounds[first][0]
-        stop = flat.bounds[last][0] if last < len(flat.bounds) else flat.size
+    def __init__(self, flat: FlatParameters, first: int, last: int, numbers: tuple[Array, ...]) -> None:
+        self.first, self.last, self.steps, self.numbers = first, last, flat.steps[first], numbers
+        start, stop = flat.extent(first, last)
         self.data, self.gradient = flat.data[start:stop], flat.gradient[start:stop]
         self.states = tuple(array[start:stop] for array in flat.states.values())
         self.master = None if flat.master is None else flat.master[start:stop]
@@ -51,13 +49,16 @@ class FlatParameters:
         settings: their group's hyper-parameters, the same dict that the group changes.
         state_names: the state arrays that the optimizer wants, zero at first.
         scalar_names: the optimizer's numbers per step.
+        has_kernel: whether the optimizer's formula has a kernel, for the devices and dtypes that kernels serve.
 
     Attributes:
         data, gradient: the flat arrays, with gaps so that each parameter is aligned.
         states: the optimizer's flat arrays by name, of ``work_dtype``.
         master: float32 copy of float16 or bfloat16 parameters, which is what a step updates; else None. A step looks
             first which values differ from the copy's and takes them over, so the copy starts anyhow.
-        scratch: for intermediate results, as long as ``data``; empty where each chunk has its own.
+        by_kernel: whether a step is one launch for all runs; then there are ``pieces``, what each block updates.
+        scalars: this step's numbers, those of each run in turn.
+        scratch: for intermediate results, as long as ``data``; empty where each chunk has its own, or none is needed.
         bounds: first element and end of each parameter.
     """
 
@@ -68,6 +69,7 @@ class FlatParameters:
         settings: dict[str, Any],
         state_names: Sequence[str],
         scalar_names: Sequence[str],
+        has_kernel: bool,
     ) -> None:
         self.parameters, self.indices, self.scalar_names = tuple(parameters), tuple(indices), tuple(scalar_names)
         self.settings = settings
@@ -86,10 +88,14 @@ class FlatParameters:
         self.states = {name: self._zeros(self.work_dtype) for name in state_names}
         self.master = self._zeros(self.work_dtype) if half else None
         self.in_chunks = not self.backend.runs_cuda and self.size >= _LONG
-        self.in_one_go = not self.in_chunks and self.master is None
-        self.scratch = self.backend.empty((0 if self.in_chunks else self.size,), self.work_dtype, self.device)
+        self.by_kernel = has_kernel and has_step_kernel(self.backend, self.dtype)
+        self.in_one_go = not (self.in_chunks or self.by_kernel) and self.master is None
+        scratch = 0 if self.in_chunks or self.by_kernel else self.size
+        self.scratch = self.backend.empty((scratch,), self.work_dtype, self.device)
         self.steps = [0] * len(self.parameters)  # the runs count on, flush_steps writes back
         self.runs: list[Run] = []
+        self.scalars = StepScalars(self.device, dtype=self.work_dtype)
+        self.pieces: Array = None
         self._having: tuple[bool, ...] | None = None  # which parameters had gradients when the runs were made
         self._complete = False
         self._slots = tuple(
@@ -124,9 +130,24 @@ class FlatParameters:
         having = tuple(parameter.grad is not None for parameter in self.parameters)
         if having != self._having:
             self.flush_steps()
-            self.runs = [Run(self, first, last) for first, last in self._stretches(having)]
+            self._make_runs(self._stretches(having))
             self._having, self._complete = having, all(having)
         return self.runs
+
+    def _make_runs(self, stretches: list[tuple[int, int]]) -> None:
+        names = [[f"{name} {r}" for name in self.scalar_names] for r in range(len(stretches))]
+        self.scalars = StepScalars(self.device, *chain(*names), dtype=self.work_dtype)
+        self.runs = [
+            Run(self, first, last, tuple(self.scalars[name] for name in own))
+            for (first, last), own in zip(stretches, names, strict=True)
+        ]
+        if self.by_kernel:
+            extents = [self.extent(first, last) for first, last in stretches]
+            self.pieces = self.backend.from_numpy(step_pieces(extents, len(self.scalar_names)), self.device)
+
+    def extent(self, first: int, last: int) -> tuple[int, int]:
+        """First element and end of some neighbouring parameters, with the gap behind them."""
+        return self.bounds[first][0], self.bounds[last][0] if last < len(self.bounds) else self.size
 
     def _stretches(self, having: tuple[bool, ...]) -> list[tuple[int, int]]:
         """Neighbours with gradients and equal step counts, as (first, end)."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..autograd import Parameter
 from ..backend import Array, backend_of
-from .clipping import beside, norm_of, scale_in_place
+from ..kernels.gradient_norm import beside, gradient_norm, scale_in_place
 from .groups import Settings
 from .optimizer import Optimizer
 
@@ -36,7 +36,7 @@ class NormalizedGradientDescent(Optimizer):
     def apply(self) -> None:
         gradients = list(self.gradients())
         if gradients:
-            norm = norm_of(gradients)
+            norm = gradient_norm(gradients)
             backend = backend_of(norm)
             self._inverse = backend.asarray(1.0 / backend.xp.maximum(norm, _TINY), norm)
         super().apply()

@@ -7,8 +7,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..autograd import Parameter, is_floating, note_write
+from ..autograd import Parameter, Tensor, is_floating, note_write, tensor
 from ..backend import Array, backend_for, backend_of, is_array, parallel
+from ..kernels.gradient_norm import clip_record, scale_by
+from ..kernels.optimizer_step import take_over_written
 from ..layers.real import real
 from .flat import CHUNK, FlatParameters, Run
 from .groups import ParameterGroup, Settings, given_groups, keep_states
@@ -28,7 +30,8 @@ class Optimizer:
     What the gradient is taken over is the caller's choice: all examples (full-batch descent: one batch of all of them),
     a few (mini-batches), or one.
 
-    A subclass names its numbers below and writes :meth:`_numbers` and :meth:`_update`.
+    A subclass names its numbers below and writes :meth:`_numbers` and :meth:`_update`; and, where kernels have its
+    formula, :meth:`_launch`.
 
     Args:
         parameters: an iterable of Parameters, such as ``model.parameters()``; one that comes twice counts once. Or
@@ -66,7 +69,7 @@ class Optimizer:
                 alike.setdefault((parameter.device, parameter.dtype), []).append(i)
             for places in alike.values():
                 some, indices = [members[i] for i in places], [first + i for i in places]
-                flats.append(FlatParameters(some, indices, settings, states, self.scalar_names))
+                flats.append(FlatParameters(some, indices, settings, states, self.scalar_names, kind._has_kernel()))
             first += len(members)
         self.groups, self._flats = tuple(groups), tuple(flats)
         self.parameters = tuple(parameter for group in groups for parameter in group.parameters)
@@ -87,20 +90,50 @@ class Optimizer:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient, in place."""
+    def step(self, *, max_norm: float | None = None) -> Tensor | None:
+        """Update every parameter that has a gradient, in place.
+
+        Args:
+            max_norm: update as if all gradients had been shortened by one factor so that their norm is at most this,
+                as :func:`clip_grad_norm` does. Where kernels update, the factor goes into them, and the gradients
+                themselves stay as they are; elsewhere they are shortened.
+        Returns:
+            the norm before, a 0-d tensor on the device, where ``max_norm`` is given; else None.
+        """
+        if max_norm is None:
+            self.advance()
+            self.apply()
+            return None
+        check_limit(f"{type(self).__name__}.step", "max_norm", max_norm)
+        gradients = list(self.gradients())
         self.advance()
-        self.apply()
+        if not gradients:
+            return tensor(0.0)
+        record = clip_record(gradients, max_norm)
+        in_kernels = all(flat.by_kernel for flat in self._flats) and len({flat.device for flat in self._flats}) == 1
+        if in_kernels and type(self).apply is Optimizer.apply:
+            self._apply(record)
+        else:
+            for g in gradients:
+                scale_by(g, record)
+            self.apply()
+        return Tensor(record[:1].reshape(()))
 
     def advance(self) -> None:
         """The host's half of a step: count it, and write its numbers to where the parameters are."""
         for flat in self._flats:
+            numbers: tuple[float, ...] = ()
             for run in flat.gather():
                 run.steps += 1
-                run.scalars.write(*self._numbers(flat.settings, run.steps))
+                numbers += self._numbers(flat.settings, run.steps)
+            if numbers:
+                flat.scalars.write(*numbers)
 
     def apply(self) -> None:
-        """The device's half of a step: array operations only, so that a captured step can replay them."""
+        """The device's half of a step: launches and array operations only, so that a captured step can replay them."""
+        self._apply(None)
+
+    def _apply(self, clip: Array | None) -> None:
         for flat in self._flats:
             if not flat.runs:
                 continue
@@ -108,6 +141,8 @@ class Optimizer:
             if flat.in_one_go:
                 for run in flat.runs:
                     self._update(xp, run.data, run.gradient, run.states, run.scratch, run.numbers, flat.settings)
+            elif flat.by_kernel:
+                self._launch(flat, clip)
             else:
                 update = self._update_in_chunks if flat.master is None else self._update_half
                 for run in flat.runs:
@@ -151,6 +186,15 @@ class Optimizer:
         """
         raise NotImplementedError(f"{type(self).__name__} has no _update method")
 
+    def _launch(self, flat: FlatParameters, clip: Array | None) -> None:
+        """Update all runs of ``flat`` by one kernel, which multiplies the gradient by ``clip[1]`` where it is given."""
+        raise NotImplementedError(f"{type(self).__name__} has no _launch method")
+
+    @classmethod
+    def _has_kernel(cls) -> bool:
+        """Whether the class whose formula this is has a kernel for it: a subclass with another formula has not."""
+        return "_launch" in vars(next(kind for kind in cls.__mro__ if "_update" in vars(kind)))
+
     def _update_in_chunks(self, xp: Any, flat: FlatParameters, run: Run) -> None:
         def work(start: int, stop: int) -> None:
             scratch = flat.backend.empty((min(CHUNK, stop - start),), flat.work_dtype, flat.device)
@@ -164,7 +208,7 @@ class Optimizer:
     def _update_half(self, xp: Any, flat: FlatParameters, run: Run) -> None:
         """Update the float32 copy and round it; a value written since the last step (a checkpoint) goes first."""
         p: Array = run.master
-        xp.copyto(p, run.data.astype(p.dtype), where=p.astype(run.data.dtype) != run.data)
+        take_over_written(xp, p, run.data)
         g = run.gradient.astype(p.dtype)
         self._update(xp, p, g, run.states, xp.empty_like(p), run.numbers, flat.settings)
         run.data[...] = p
@@ -275,3 +319,9 @@ def _check_values(caller: str, name: str, array: Array, floating: bool) -> None:
         raise ValueError(f"{caller}: {name} must be finite, got {array.tolist()}")
     if (kind == "share" or kind.startswith("square")) and bool((array < 0).any()):
         raise ValueError(f"{caller}: {name} must not be negative, got {float(array.min())}")
+
+
+def check_limit(caller: str, name: str, value: float) -> None:
+    """Raise unless this is a number above 0."""
+    if not 0.0 < real(caller, name, value) <= math.inf:
+        raise ValueError(f"{caller}: {name} must be above 0, got {value!r}")

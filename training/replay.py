@@ -110,7 +110,7 @@ def _inspect(step: Step, batch: Any, number: int, stop: bool) -> str | None:
     for name, parameter in reversed(list(step.model.named_parameters())):  # the order in which they are reached
         if parameter.grad is not None and not _finite(parameter.grad):
             return f"the gradient of {name} holds {_count(parameter.grad)} after a finite loss"
-    step.optimizer.step()
+    step.update()
     reason = not_finite_parameter(step.model)
     return None if reason is None else f"{reason} after an update with lr={step.optimizer.lr:g}"
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from ..autograd import Parameter
 from ..backend import Array
+from ..kernels.optimizer_step import sgd_definition, sgd_step
+from .flat import FlatParameters
 from .groups import Settings
 from .optimizer import Optimizer
 
@@ -72,19 +74,15 @@ class SGD(Optimizer):
         numbers: tuple[Array, ...],
         settings: Settings,
     ) -> None:
-        lr, momentum, gain, weight_decay = numbers
-        if settings["weight_decay"]:
-            g = xp.add(xp.multiply(p, weight_decay, out=scratch), g, out=scratch)
-        if states:
-            (v,) = states
-            v *= momentum
-            if settings["dampening"]:
-                v += xp.multiply(g, gain, out=scratch)
-            else:
-                v += g
-            if settings["nesterov"]:
-                p -= xp.multiply(g, lr, out=scratch)
-                p -= xp.multiply(xp.multiply(v, momentum, out=scratch), lr, out=scratch)
-                return
-            g = v
-        p -= xp.multiply(g, lr, out=scratch)
+        nesterov, damped = settings["nesterov"], settings["dampening"] != 0.0
+        sgd_definition(xp, p, g, states, scratch, numbers, self._decay(settings), nesterov, damped)
+
+    def _launch(self, flat: FlatParameters, clip: Array | None) -> None:
+        sgd_step(
+            flat.data, flat.gradient, flat.states.get("velocity"), flat.scalars.values, flat.pieces,
+            nesterov=flat.settings["nesterov"], decay=self._decay(flat.settings), master=flat.master, clip=clip,
+        )  # fmt: skip
+
+    @staticmethod
+    def _decay(settings: Settings) -> str:
+        return "gradient" if settings["weight_decay"] else "none"

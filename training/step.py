@@ -8,7 +8,6 @@ from typing import Any
 from ..autograd import Tensor
 from ..backend import Array, Device, backend_for
 from ..layers import Module
-from .clipping import clip_grad_norm
 from .optimizer import Optimizer
 
 
@@ -35,7 +34,7 @@ class Step:
         """The whole of it; ``number`` counts the updates of all epochs from 0. Gives the loss, 0-d, not waited for."""
         value = self.forward(batch, number)
         self.backward(value)
-        self.optimizer.step()
+        self.update()
         return value.data
 
     def forward(self, batch: Any, number: int) -> Tensor:
@@ -55,8 +54,13 @@ class Step:
     def backward(self, value: Tensor) -> None:
         self.optimizer.zero_grad()
         value.backward()
-        if self.clip_norm is not None:
-            clip_grad_norm(self.optimizer, self.clip_norm)
+
+    def update(self) -> None:
+        if self.clip_norm is None:
+            self.optimizer.step()
+        else:
+            self.optimizer.step(max_norm=self.clip_norm)
+
 
 
 def device_of(model: Module) -> Device | None:
