@@ -19,12 +19,10 @@ def sinusoidal_positions(max_len: int, d_model: int, base: float = 10000.0) -> A
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5.
     """
-    rows, cols = (
-        length("sinusoidal_positions", "max_len", max_len),
-        length("sinusoidal_positions", "d_model", d_model, 1),
-    )
+    name = "sinusoidal_positions"
+    rows, cols, base = length(name, "max_len", max_len), length(name, "d_model", d_model, 1), real(name, "base", base)
     if not base > 0:
-        raise ValueError(f"sinusoidal_positions: base must be positive, got {base}")
+        raise ValueError(f"{name}: base must be positive, got {base}")
     xp = backend_for(device("cpu")).xp
     angle = xp.arange(rows)[:, None] * base ** (-xp.arange(0, cols, 2) / cols)  # (max_len, ceil(d_model / 2)), float64
     y = xp.empty((rows, cols), "float32")

@@ -61,7 +61,8 @@ def test_values_and_gradients_are_those_of_pytorch(number: int, device: Device) 
     if layer == ATTENTION:
         result: Any = L.scaled_dot_product_attention(*inputs, **call)
     elif layer == "MultiheadAttention":
-        result = module(*(inputs * 3 if len(inputs) == 1 else [*inputs, inputs[1]] if len(inputs) == 2 else inputs), **call)
+        query, key, value = inputs * 3 if len(inputs) == 1 else [*inputs, inputs[1]] if len(inputs) == 2 else inputs
+        result = module(query, key, value, **call)
     else:
         result = module(*inputs, **call)
     flat = result if isinstance(result, tuple) else (result,)
@@ -72,7 +73,8 @@ def test_values_and_gradients_are_those_of_pytorch(number: int, device: Device) 
 
     def close(found: Any, name: str) -> None:
         expected = frozen[name]
-        assert_close(found, expected, rtol=2e-5, atol=4e-6 * max(1.0, float(np.abs(expected).max(initial=0))), name=name)
+        size = max(1.0, float(np.abs(expected).max(initial=0)))
+        assert_close(found, expected, rtol=2e-5, atol=4e-6 * size, name=name)
 
     for i, y in enumerate(ys):
         close(y.data, f"y{i}")
