@@ -31,6 +31,7 @@ from .gaussian_noise import GaussianNoise
 from .gelu import GELU, gelu
 from .glu import GLU, glu
 from .group_norm import GroupNorm, group_norm
+from .gru import GRU, GRUCell
 from .hardshrink import Hardshrink, hardshrink
 from .hardsigmoid import Hardsigmoid, hardsigmoid
 from .hardswish import Hardswish, hardswish
@@ -52,6 +53,7 @@ from .leaky_relu import LeakyReLU, leaky_relu
 from .linear import Linear, linear
 from .log_softmax import LogSoftmax, log_softmax
 from .logsigmoid import LogSigmoid, logsigmoid
+from .lstm import LSTM, LSTMCell
 from .margin_loss import MarginRankingLoss, MultiMarginLoss, margin_ranking_loss, multi_margin_loss
 from .mish import Mish, mish
 from .module import Buffer, Module
@@ -65,6 +67,7 @@ from .relu import ReLU, relu
 from .relu6 import ReLU6, relu6
 from .residual import DenseConnection, Residual
 from .rms_norm import RMSNorm, rms_norm
+from .rnn import RNN, RNNCell
 from .scaled_dot_product_attention import scaled_dot_product_attention
 from .selu import SELU, selu
 from .sigmoid import Sigmoid, sigmoid
@@ -91,6 +94,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AlphaDropout",
     "BCELoss",
@@ -115,6 +121,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "Fold",
+    "GRUCell",
     "GaussianNLLLoss",
     "GaussianNoise",
     "GroupNorm",
@@ -128,6 +135,7 @@ __all__ = [
     "Identity",
     "KLDivLoss",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "LearnedPositions",
@@ -148,6 +156,7 @@ __all__ = [
     "ParameterList",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNCell",
     "ReLU",
     "ReLU6",
     "Residual",

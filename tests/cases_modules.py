@@ -40,9 +40,18 @@ CASES: dict[str, Case] = {
     "Embedding": Case(lambda: L.Embedding(5, 3, rng=rng()), (np.array([[0, 4, 1], [4, 4, 2]]),), (2, 3, 3)),
     "Flatten": Case(L.Flatten, (values(3, 2, 2),), (3, 4)),
     "Fold": Case(lambda: L.Fold((3, 3), 2, padding=1, stride=2), (values(2, 8, 4),), (2, 2, 3, 3)),
+    "GRU": Case(lambda: L.GRU(2, 3, batch_first=True, rng=rng()), (values(2, 3, 2),), (2, 3, 3)),
+    "GRUCell": Case(lambda: L.GRUCell(2, 3, rng=rng()), (values(2, 2), values(2, 3, seed=1)), (2, 3), tried=4),
     "GaussianNoise": Case(lambda: L.GaussianNoise(0.1, rng=rng()), (values(3, 4),), (3, 4)),
     "GroupNorm": Case(lambda: L.GroupNorm(2, 4), (values(3, 4, 3),), (3, 4, 3)),
     "Identity": Case(L.Identity, (values(3, 4),), (3, 4)),
+    "LSTM": Case(
+        lambda: L.LSTM(2, 3, 2, batch_first=True, dropout=0.2, bidirectional=True, proj_size=2, rng=rng()),
+        (values(2, 3, 2),),
+        (2, 3, 4),
+        tried=4,
+    ),
+    "LSTMCell": Case(lambda: L.LSTMCell(2, 3, rng=rng()), (values(2, 2),), (2, 3), tried=4),
     "LayerNorm": Case(lambda: L.LayerNorm((3, 4)), (values(2, 3, 4),), (2, 3, 4)),
     "LearnedPositions": Case(lambda: L.LearnedPositions(4, 3, rng=rng()), (values(2, 3, 3),), (2, 3, 3)),
     "Linear": Case(lambda: L.Linear(4, 5, rng=rng()), (values(3, 4),), (3, 5)),
@@ -53,6 +62,8 @@ CASES: dict[str, Case] = {
         tried=6,
     ),
     "RMSNorm": Case(lambda: L.RMSNorm(4), (values(3, 4),), (3, 4)),
+    "RNN": Case(lambda: L.RNN(2, 3, batch_first=True, rng=rng()), (values(2, 3, 2),), (2, 3, 3)),
+    "RNNCell": Case(lambda: L.RNNCell(2, 3, rng=rng()), (values(2, 2), values(2, 3, seed=1)), (2, 3), tried=4),
     "Residual": Case(lambda: L.Residual(L.Linear(4, 4, rng=rng())), (values(3, 4),), (3, 4)),
     "Sequential": Case(
         lambda: L.Sequential(L.Linear(4, 3, rng=rng()), L.Tanh(), L.Linear(3, 2, rng=rng())), (values(3, 4),), (3, 2)
