@@ -5,6 +5,7 @@ if not __name__.startswith("lamella."):
 
 from ._launch import explain
 from .attention import attention, attention_backward, attention_weights, attention_weights_backward
+from .batch_norm import batch_norm, batch_norm_backward, batch_norm_backward_definition, batch_norm_definition
 from .conv import conv, conv_backward_bias, conv_backward_data, conv_backward_weight
 from .embedding import embedding, embedding_backward
 from .gradient_norm import clip_record, gradient_norm, scale_by
@@ -30,6 +31,10 @@ __all__ = [
     "attention_backward",
     "attention_weights",
     "attention_weights_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_backward_definition",
+    "batch_norm_definition",
     "clip_record",
     "col2im",
     "conv",

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Backend, common_backend, empty_images, is_channels_last
+from . import conv_cuda
+from ._launch import Plan, definition_plan, explained
 from .im2col import add_columns, check_image, checked_counts, columns
 from .windows import Windows, in_blocks, padded, windows
 
@@ -52,9 +54,30 @@ def conv(
         raise ValueError(f"conv: bias must be {x.dtype} of shape {weight.shape[:1]}, got {bias.dtype} of {bias.shape}")
     counts = checked_counts("conv", geometry, x.shape[2:])
     y = _empty_like(backend, x, (x.shape[0], weight.shape[0], *counts))
-    if y.size:
+    if y.size and not conv_cuda.forward(backend, x, weight, bias, geometry, groups, y):
         conv_definition(backend, x, weight, bias, geometry, groups, workspace, y)
     return y
+
+
+@explained("conv1d")
+@explained("conv2d")
+@explained("conv3d")
+@explained("conv")
+def _explain(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Plan:
+    backend = common_backend(x, weight)
+    geometry, groups = _check("conv", x, weight, stride, padding, dilation, groups)
+    if not x.size or not weight.size:
+        return definition_plan("an array is empty, nothing is launched")
+    return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups)
 
 
 def conv_backward_data(
@@ -87,7 +110,11 @@ def conv_backward_data(
         "conv_backward_data", dy, weight, lengths, stride, padding, dilation, groups
     )
     dx = _empty_like(backend, dy, (dy.shape[0], weight.shape[1] * groups, *lengths))
-    if dx.size:
+    if not dx.size:
+        return dx
+    if not dy.size:
+        dx[...] = 0
+    elif not conv_cuda.backward_data(backend, dy, weight, geometry, groups, dx):
         conv_backward_data_definition(backend, dy, weight, geometry, groups, workspace, dx)
     return dx
 
@@ -133,7 +160,7 @@ def conv_backward_weight(
         dweight = backend.empty(shape, x.dtype, backend.device_of(x))
     if not dy.size or not x.size:
         dweight[...] = 0
-    else:
+    elif not conv_cuda.backward_weight(backend, dy, x, geometry, groups, workspace, dweight):
         conv_backward_weight_definition(backend, dy, x, geometry, groups, workspace, dweight)
     if out is None or out is dweight:
         return dweight

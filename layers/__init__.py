@@ -6,6 +6,7 @@ if not __name__.startswith("lamella."):
 from ..autograd import Parameter
 from . import init, links
 from .alpha_dropout import AlphaDropout, alpha_dropout
+from .batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, batch_norm
 from .bilinear import Bilinear, bilinear
 from .binary_cross_entropy import BCELoss, BCEWithLogitsLoss, binary_cross_entropy, binary_cross_entropy_with_logits
 from .celu import CELU, celu
@@ -101,6 +102,9 @@ __all__ = [
     "AlphaDropout",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Bilinear",
     "Buffer",
     "Conv1d",
@@ -186,6 +190,7 @@ __all__ = [
     "Unflatten",
     "Unfold",
     "alpha_dropout",
+    "batch_norm",
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",

@@ -10,6 +10,9 @@ from .layer_case import Case, rng, values
 
 CASES: dict[str, Case] = {
     "AlphaDropout": Case(lambda: L.AlphaDropout(0.4, rng=rng()), (values(3, 4),), (3, 4)),
+    "BatchNorm1d": Case(lambda: L.BatchNorm1d(4), (values(3, 4),), (3, 4)),
+    "BatchNorm2d": Case(lambda: L.BatchNorm2d(2), (values(3, 2, 2, 3),), (3, 2, 2, 3)),
+    "BatchNorm3d": Case(lambda: L.BatchNorm3d(2), (values(2, 2, 2, 1, 3),), (2, 2, 2, 1, 3)),
     "Bilinear": Case(lambda: L.Bilinear(4, 3, 2, rng=rng()), (values(3, 4), values(3, 3, seed=1)), (3, 2)),
     "Conv1d": Case(lambda: L.Conv1d(2, 3, 3, stride=2, padding=1, rng=rng()), (values(2, 2, 5),), (2, 3, 3)),
     "Conv2d": Case(

@@ -120,6 +120,8 @@ def test_an_empty_batch_works_wherever_a_result_exists(name: str, device: Device
     inputs = tuple(on(device, x[:0]) for x in case.inputs)
     if name.endswith("Loss"):
         module.reduction = "none"
+    if name.startswith("BatchNorm"):
+        module.eval()  # a batch of nothing has no statistics
     differentiable = case.inputs[0].dtype.kind == "f"
     x = lamella.Tensor(inputs[0], requires_grad=differentiable)
     y = call(module, (x, *inputs[1:]))
