@@ -364,14 +364,13 @@ def _rows_on_cuda(
     """Losses, gradient, or both; returns what the mean divides by."""
     logits, targets = _prepared(backend, logits, targets)
     weight = None if weight is None else contiguous(backend, weight)
-    rows, cols = logits.shape
     divisor = None
     if options.reduction == "mean":
         if _has_labels(targets):
             divisor = label_total(targets, weight, logits, options.ignore_index)
         else:
             divisor = backend.empty((1,), "float32", backend.device_of(logits))
-            divisor.fill(rows)
+            divisor.fill(len(logits))
     faults = fault_record(logits) if _has_labels(targets) else None
     fault = fault_kind(
         f"cross_entropy: labels must be in 0 … {{last}} or {options.ignore_index}, got {{value}}"

@@ -1,9 +1,9 @@
 """Cross entropy of a linear layer's outputs without ever holding them all, on plain arrays.
 
-The logits of a large vocabulary are by far the largest array of a language model: tokens times classes. Here they exist
-for one chunk of tokens at a time. Each chunk's gradient is formed over its logits while they are there, and goes into two
-products at once; so the backward pass has nothing left to do but to scale what waits. Source: Hsu et al. 2024, "Liger
-Kernel", arXiv 2410.10989, section 3.2.
+The logits of a large vocabulary are by far the largest array of a language model: tokens times classes. Here they
+exist for one chunk of tokens at a time. Each chunk's gradient is formed over its logits while they are there, and goes
+into two products at once; so the backward pass has nothing left to do but to scale what waits. Source: Hsu et al. 2024,
+"Liger Kernel", arXiv 2410.10989, section 3.2.
 """
 
 from __future__ import annotations
@@ -63,11 +63,10 @@ def linear_cross_entropy(
     loss = xp.zeros_like(x, dtype=wide, shape=())
     found = None
     if gradients:
-        dweight = backend.empty(weight.shape, wide, device)
-        found = Gradients(backend.empty(x.shape, x.dtype, device), dweight, None if bias is None else dweight[:, 0].copy())
-        for total in found[1:]:
-            if total is not None:
-                total.fill(0)
+        dweight, dbias = backend.empty(weight.shape, wide, device), backend.empty((cols,), wide, device)
+        dweight.fill(0)
+        dbias.fill(0)
+        found = Gradients(backend.empty(x.shape, x.dtype, device), dweight, None if bias is None else dbias)
     for start in range(0, rows, chunk):
         part = slice(start, min(start + chunk, rows))
         held = logits[: part.stop - start]
