@@ -94,9 +94,7 @@ def main() -> None:
         whole = microseconds(lambda: kernels.softmax(x))
         assert backend.launched == 30 * 1000 + 1
         empty, look_up = microseconds(lambda: None), microseconds(lambda: backend_of(x))
-        print(
-            f"kernels.softmax, our part: {whole - empty:.2f} us, {look_up - empty:.2f} us for each backend look-up"
-        )
+        print(f"kernels.softmax, our part: {whole - empty:.2f} us, {look_up - empty:.2f} us for each backend look-up")
 
 
 if __name__ == "__main__":

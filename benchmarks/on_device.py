@@ -1,116 +1,99 @@
-"""The ceilings of this GPU and PyTorch's times on it: ``python benchmarks/on_device.py report.json``.
+"""lamella and PyTorch on one device, in one process: ``python -m lamella.benchmarks.on_device report.json softmax 0``.
 
-Copies in memory and matrix products say what the device can do; a kernel's time is read against them. Where torch can
-be imported, its forward passes of the benchmarked operations are timed in the same way. Not yet run on a GPU.
+The part of ``make gpu`` that measures. Work is split into bundles small enough for minutes; after each case the report
+is written anew, so that what was measured is kept whatever happens to the rest. Not yet run on a GPU.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import importlib.util
 import json
-import statistics
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from . import ceilings, contest, suite
+from .case import Case
 
-import lamella
-from lamella.backend import Backend, Device, backend_for
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import bench_layer_norm
-import bench_softmax
-import timer
+BUNDLE = 4  # pairs of case and dtype in one process; compiling takes PyTorch up to a minute each
 
 
-def samples(backend: Backend, device: Device, function: Callable[[], Any]) -> list[float]:
-    """Seconds of each round, the cache flushed before it, after three rounds of warm-up."""
-    clear, stamp = timer.flush(backend, device), timer.timer(backend)
-
-    def one_round() -> float:
-        clear()
-        start = stamp()
-        function()
-        return stamp() - start
-
-    warm = [one_round() for _ in range(3)]
-    return [one_round() for _ in range(timer.rounds_for(min(warm)))]
+def work_of(stem: str, kind: str) -> list[tuple[Case, str]]:
+    """The cases of a file that a kind of device runs, each with each of its dtypes."""
+    return [
+        (case, dtype)
+        for case in suite.cases_of(stem)
+        if kind in case.devices and not suite.missing(case)
+        for dtype in case.dtypes
+    ]
 
 
-def ceilings(backend: Backend, device: Device, bytes_copied: int = 1 << 30, size: int = 8192) -> dict[str, Any]:
-    """The rate of a large copy (bytes read and written) and of square matrix products (2 N^3 operations)."""
-    xp, found = backend.xp, {}
-    source, target = (backend.empty((bytes_copied // 4,), np.float32, device) for _ in range(2))
-    source.fill(1)
-
-    def copy() -> None:
-        target[...] = source
-
-    seconds = samples(backend, device, copy)
-    if not (backend.to_numpy(target[-1000:]) == 1).all():
-        raise AssertionError("the copy is wrong: no rate is given")
-    found["copy"] = {"value": 2 * bytes_copied / statistics.median(seconds), "unit": "B/s", "samples": seconds}
-    for dtype in (np.float32, np.float16):
-        a, b = (backend.from_numpy(np.ones((size, size), dtype), device) for _ in range(2))
-        seconds = samples(backend, device, lambda a=a, b=b: xp.matmul(a, b))
-        if not (backend.to_numpy(xp.matmul(a, b)[-1]) == size).all():
-            raise AssertionError(f"the product of {np.dtype(dtype)} is wrong: no rate is given")
-        rate = 2 * size**3 / statistics.median(seconds)
-        found[f"gemm {np.dtype(dtype)}"] = {"value": rate, "unit": "FLOP/s", "samples": seconds}
-    return found
+def bundles(kind: str) -> list[str]:
+    """All work, as arguments of this command."""
+    return [
+        "ceilings 0",
+        *(f"{stem} {first}" for stem in suite.stems() for first in range(0, len(work_of(stem, kind)), BUNDLE)),
+    ]
 
 
-def torch_results(backend: Backend, device: Device) -> list[dict[str, Any]]:
-    """PyTorch's forward softmax and layer normalisation on the benchmarks' inputs, checked against float64.
+def find_torch(backend: Any) -> Any:
+    """The module, or None where it cannot be imported.
 
     Raises:
-        RuntimeError: PyTorch works in another stream than CuPy, whose events would then mean nothing.
+        RuntimeError: it works in another stream than CuPy, whose events would then mean nothing.
     """
-    import torch
-
-    if torch.cuda.current_stream().cuda_stream != backend.xp.cuda.get_current_stream().ptr:
+    if importlib.util.find_spec("torch") is None:
+        print("torch cannot be imported here: there is no column of it")
+        return None
+    torch = importlib.import_module("torch")
+    if backend.runs_cuda and torch.cuda.current_stream().cuda_stream != backend.xp.cuda.get_current_stream().ptr:
         raise RuntimeError("on_device: torch and CuPy must work in one stream")
-    results = []
-
-    def add(name: str, function: Callable[[], Any], expected: Any, atol: float) -> None:
-        error = timer.largest_error(function().cpu().numpy(), expected)
-        if not error <= atol:
-            raise AssertionError(f"{name}: torch is wrong by {error:.3g}, allowed is {atol:.3g}: no time is given")
-        seconds = samples(backend, device, function)
-        one = {"name": name, "library": "torch", "device": str(device), "samples": seconds}
-        results.append({**one, "error": error, "bound": atol})
-
-    with torch.no_grad():
-        for shape in bench_softmax.SHAPES:
-            host = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-            x = torch.from_numpy(host).cuda()
-            add(f"bench_softmax[cuda-{shape}]", lambda x=x: torch.softmax(x, -1), bench_softmax.definition(host), 1e-6)
-        for shape in bench_layer_norm.SHAPES:
-            rng = np.random.default_rng(0)
-            hosts = [rng.standard_normal(s, dtype=np.float32) for s in (shape, shape[1:], shape[1:])]
-            x, weight, bias = (torch.from_numpy(host).cuda() for host in hosts)
-            expected = bench_layer_norm.definition(hosts[0])[0] * hosts[1] + hosts[2]
-            norm = torch.nn.functional.layer_norm
-            add(
-                f"bench_layer_norm[cuda-{shape}]",
-                lambda x=x, w=weight, b=bias, norm=norm: norm(x, x.shape[1:], w, b, 1e-5),
-                expected,
-                1e-5,
-            )
-    return results
+    return torch
 
 
-def main() -> None:
-    device = lamella.device("cuda")
+def give_back(backend: Any, torch: Any) -> None:
+    """The pools' free memory: each library's own would keep the other from the device."""
+    if backend.runs_cuda and hasattr(backend.xp, "get_default_memory_pool"):
+        backend.xp.get_default_memory_pool().free_all_blocks()
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    import lamella
+    from lamella.backend import backend_for
+
+    parser = argparse.ArgumentParser(prog="on_device", description=__doc__.splitlines()[0])
+    parser.add_argument("report", type=Path, nargs="?", help="the JSON file to write; without it the bundles are named")
+    parser.add_argument("stem", nargs="?", default="ceilings", help="of a bench_<stem>.py, or ceilings")
+    parser.add_argument("first", type=int, nargs="?", default=0, help="which of its pairs of case and dtype is first")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--filter", default="", help="only cases whose names have these words")
+    options = parser.parse_args(arguments)
+    if options.report is None:
+        print("\n".join(bundles(lamella.backend.Device.parse(options.device).kind)))
+        return
+    device = lamella.device(options.device)
     backend = backend_for(device)
-    report: dict[str, Any] = {"ceilings": ceilings(backend, device), "results": []}
-    if importlib.util.find_spec("torch") is not None:
-        report["results"] = torch_results(backend, device)
-    else:
-        print("torch cannot be imported here: no column of it")
-    Path(sys.argv[1]).write_text(json.dumps(report), encoding="utf-8")
+    report: dict[str, Any] = {"ceilings": {}, "results": [], "failures": []}
+
+    def keep() -> None:
+        options.report.write_text(json.dumps(report), encoding="utf-8")
+
+    if options.stem == "ceilings":
+        report["ceilings"] = ceilings.measure(backend, device)
+        keep()
+        return
+    torch = find_torch(backend)
+    for case, dtype in work_of(options.stem, device.kind)[options.first : options.first + BUNDLE]:
+        if all(word in case.name for word in options.filter.split()):
+            results, failures = contest.measure(case, dtype, backend, device, torch)
+            report["results"] += results
+            report["failures"] += failures
+            keep()
+            give_back(backend, torch)
+    keep()
 
 
 if __name__ == "__main__":

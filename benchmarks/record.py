@@ -39,6 +39,12 @@ FIELDS: dict[str, Any] = {
             "samples": [float],
             "error": float,
             "bound": float,
+            "dtype?": str,
+            "bytes?": int,  # that have to be moved at least
+            "operations?": int,  # multiplications and additions of its products
+            "threads?": int,
+            "clock?": str,  # "wall" or "CPU", where a host's processor works
+            "peak_bytes?": int,  # of memory above what the imports took
         }
     ],
     "checks": {"*": {"verdict": str, "passed": int, "failed": int, "skipped": int}},  # test runs

@@ -95,7 +95,7 @@ def worked(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return PASSED
 
     monkeypatch.setattr(gpu, "do", do)
-    monkeypatch.setattr(gpu, "items", lambda part: ["a", "b", "c"])
+    monkeypatch.setattr(gpu, "items", lambda part, python: ["a", "b", "c"])
     monkeypatch.setattr(gpu.time, "monotonic", lambda: 300.0 * len(names))
     return names
 
@@ -134,7 +134,7 @@ def test_a_part_passes_when_something_ran_and_nothing_failed(
     outcomes: list[dict[str, Any]], status: int, gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     left = iter(outcomes)
-    monkeypatch.setattr(gpu, "items", lambda part: ["a", "b", "c"])
+    monkeypatch.setattr(gpu, "items", lambda part, python: ["a", "b", "c"])
     monkeypatch.setattr(gpu, "do", lambda *arguments: next(left))
     assert gpu.run_part("conformance", "python", MACHINE, tmp_path) == status
     assert len(list(tmp_path.glob("gpu-conformance-*.json"))) == 1
@@ -146,10 +146,50 @@ def test_parts_name_what_exists(gpu: ModuleType) -> None:
     assert "tests/test_layers.py" in laws
     assert not set(tests) & set(laws)
     assert "memcheck tests/test_softmax.py" in gpu.items("sanitizer")
-    benchmarks = [item for item in gpu.items("bench") if item.endswith(".py")]
-    assert "benchmarks/bench_softmax.py" in benchmarks
-    for name in {*tests, *laws, *benchmarks, *(item.split()[1] for item in gpu.items("sanitizer"))}:
+    for name in {*tests, *laws, *(item.split()[1] for item in gpu.items("sanitizer"))}:
         assert (gpu.ROOT / name).is_file()
+
+
+def test_benchmarks_come_in_bundles_that_name_what_exists(gpu: ModuleType) -> None:
+    bundles = [item.split() for item in gpu.items("bench")]
+    assert bundles[0] == ["ceilings", "0"]
+    assert ["softmax", "0"] in bundles
+    assert ["softmax", "4"] in bundles
+    for stem, _ in bundles[1:]:
+        assert (gpu.ROOT / f"benchmarks/bench_{stem}.py").is_file()
+
+
+RESULT = {"name": "a", "library": "lamella", "device": "cuda:0", "samples": [1e-3], "error": 0.0, "bound": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("status", "who", "verdict", "failures"),
+    [
+        (0, "", "passed", 0),
+        (0, "a float32 torch compile", "passed", 1),
+        (0, "a float32 lamella", "failed", 1),
+        (None, "", "failed", 1),
+        (1, "a float32 torch", "failed", 2),
+    ],
+)
+def test_a_rival_that_fails_is_written_down_and_what_was_measured_is_kept(
+    status: int | None, who: str, verdict: str, failures: int, gpu: ModuleType, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    failed = [{"name": who, "message": "no"}] if who else []
+    report.write_text(json.dumps({"ceilings": {}, "results": [RESULT], "failures": failed}))
+    found = gpu.measured("softmax 0", status, report)
+    assert found["verdict"] == verdict
+    assert found["results"] == [RESULT]
+    assert len(found["failures"]) == failures
+    written = gpu.part_record("bench", MACHINE, {"softmax 0": found}, gpu.datetime.datetime.now(gpu.datetime.UTC))
+    assert gpu.record.complaints(written) == []
+
+
+def test_a_bundle_that_leaves_no_report_has_failed(gpu: ModuleType, tmp_path: Path) -> None:
+    found = gpu.measured("softmax 0", 1, tmp_path / "nothing.json")
+    assert found["verdict"] == "failed"
+    assert found["failures"] == [{"name": "softmax 0", "message": "exit status 1"}]
 
 
 def test_an_item_that_does_not_end_is_a_failure(gpu: ModuleType) -> None:
