@@ -23,6 +23,7 @@ from .conv_transpose import (
 from .cosine_similarity import CosineEmbeddingLoss, CosineSimilarity, cosine_embedding_loss, cosine_similarity
 from .cross_entropy import CrossEntropyLoss, cross_entropy
 from .dropout import Dropout, dropout
+from .dropout_add_norm import dropout_add_layer_norm, dropout_add_rms_norm
 from .elu import ELU, elu
 from .embedding import Embedding, embedding
 from .flatten import Flatten, Unflatten, flatten, unflatten
@@ -51,7 +52,8 @@ from .kl_div import KLDivLoss, kl_div
 from .l1_loss import L1Loss, l1_loss
 from .layer_norm import LayerNorm, layer_norm
 from .leaky_relu import LeakyReLU, leaky_relu
-from .linear import Linear, linear
+from .linear import Linear, linear, linear_activation
+from .linear_cross_entropy import linear_cross_entropy
 from .log_softmax import LogSoftmax, log_softmax
 from .logsigmoid import LogSigmoid, logsigmoid
 from .lstm import LSTM, LSTMCell
@@ -205,6 +207,8 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "dropout_add_layer_norm",
+    "dropout_add_rms_norm",
     "elu",
     "embedding",
     "flatten",
@@ -226,6 +230,8 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_activation",
+    "linear_cross_entropy",
     "links",
     "log_softmax",
     "logsigmoid",
