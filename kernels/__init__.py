@@ -23,6 +23,7 @@ from .layer_norm import layer_norm, layer_norm_backward, layer_norm_backward_def
 from .linear_cross_entropy import linear_cross_entropy
 from .optimizer_step import adam_step, sgd_step, step_pieces
 from .rms_norm import rms_norm, rms_norm_backward, rms_norm_backward_definition, rms_norm_definition
+from .rotary import rotary, rotary_definition, rotary_table
 from .softmax import (
     log_softmax,
     log_softmax_backward,
@@ -84,6 +85,9 @@ __all__ = [
     "rms_norm_backward",
     "rms_norm_backward_definition",
     "rms_norm_definition",
+    "rotary",
+    "rotary_definition",
+    "rotary_table",
     "scale_by",
     "scale_gradient",
     "sgd_step",

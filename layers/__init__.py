@@ -71,6 +71,7 @@ from .relu6 import ReLU6, relu6
 from .residual import DenseConnection, Residual
 from .rms_norm import RMSNorm, rms_norm
 from .rnn import RNN, RNNCell
+from .rotary_embedding import RotaryEmbedding, rotary_embedding
 from .scaled_dot_product_attention import scaled_dot_product_attention
 from .selu import SELU, selu
 from .sigmoid import Sigmoid, sigmoid
@@ -166,6 +167,7 @@ __all__ = [
     "ReLU",
     "ReLU6",
     "Residual",
+    "RotaryEmbedding",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -245,6 +247,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rotary_embedding",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",
