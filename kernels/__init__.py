@@ -4,6 +4,7 @@ if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import kernels'")
 
 from ._launch import explain
+from .activation import Activation, Dropout, activation_backward, activation_forward
 from .attention import attention, attention_backward, attention_weights, attention_weights_backward
 from .batch_norm import batch_norm, batch_norm_backward, batch_norm_backward_definition, batch_norm_definition
 from .conv import conv, conv_backward_bias, conv_backward_data, conv_backward_weight
@@ -35,6 +36,10 @@ from .softmax import (
 )
 
 __all__ = [
+    "Activation",
+    "Dropout",
+    "activation_backward",
+    "activation_forward",
     "adam_step",
     "attention",
     "attention_backward",
