@@ -155,6 +155,10 @@ class Backend:
         raise NotImplementedError
 
     # -- CUDA kernels -------------------------------------------------------------------------------------------
+    def shared_memory(self, device: Device) -> int:
+        """Bytes of shared memory that one block of a kernel can have on ``device``."""
+        raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
+
     def compute_capability(self, device: Device) -> int:
         """What instructions the device has, as 10 * major + minor: 90 for compute capability 9.0; 0 without CUDA."""
         return 0

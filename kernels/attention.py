@@ -118,7 +118,7 @@ def attention_backward(
             )
     dbias: Array | None
     if _has_cpu_path(backend, options, dy, q, k, v):
-        found = grads or tuple(_like(backend, a, a.shape[3]) for a in (q, k, v))
+        found = list(grads or (_like(backend, a, a.shape[3]) for a in (q, k, v)))
         dbias = attention_numpy.backward(dy, q, k, v, out, lse, options, *found)
     else:
         *found, dbias = attention_backward_definition(backend, dy, q, k, v, out, lse, options)

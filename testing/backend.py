@@ -20,7 +20,7 @@ from ..backend import (
     unregister_backend,
 )
 from .array import SimulatorArray, activity, call
-from .module import RawModule
+from .module import MOST_SHARED, RawModule
 from .xp import cupy_like, fill_with_garbage
 
 _DEVICE = Device("simulator")
@@ -129,6 +129,9 @@ class SimulatorBackend(Backend):
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         call("scatter_add", np.add.at, (target, index, values), {})
+
+    def shared_memory(self, device: Device = _DEVICE) -> int:
+        return MOST_SHARED
 
     def compute_capability(self, device: Device = _DEVICE) -> int:
         return self.capability
