@@ -47,3 +47,30 @@ template <int N> __device__ inline void philox_words(
     }
   }
 }
+
+// Where a launch's words begin: word `skip` (0 … 3) of `counter`. Made on the host by stream_place of _launch.py.
+struct Stream {
+  unsigned long long key, counter;
+  int skip;
+};
+
+// Words first, first + 1, … of the stream, counted from its beginning, for N neighbouring elements and any `first`.
+template <int N> __device__ inline void stream_words(const Stream& stream, long long first, unsigned (&words)[N]) {
+  const unsigned long long place = (unsigned long long)first + stream.skip;
+  const int skip = (int)(place % 4);
+  constexpr int kCounters = (N + 6) / 4;  // that N words can reach into
+  unsigned drawn[4 * kCounters];
+#pragma unroll
+  for (int c = 0; c < kCounters; ++c) {
+    const Words four = 4 * c < skip + N ? philox(stream.counter + place / 4 + c, stream.key) : Words{};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) drawn[4 * c + j] = four.at[j];
+  }
+#pragma unroll
+  for (int i = 0; i < N; ++i) {  // selections instead of an index, so that the words stay in registers
+    words[i] = drawn[i];
+#pragma unroll
+    for (int s = 1; s < 4; ++s)
+      if (skip == s && i + s < 4 * kCounters) words[i] = drawn[i + s];
+  }
+}
