@@ -58,6 +58,7 @@ from .log_softmax import LogSoftmax, log_softmax
 from .logsigmoid import LogSigmoid, logsigmoid
 from .lstm import LSTM, LSTMCell
 from .margin_loss import MarginRankingLoss, MultiMarginLoss, margin_ranking_loss, multi_margin_loss
+from .masked_softmax import masked_softmax
 from .mish import Mish, mish
 from .module import Buffer, Module
 from .mse_loss import MSELoss, mse_loss
@@ -238,6 +239,7 @@ __all__ = [
     "log_softmax",
     "logsigmoid",
     "margin_ranking_loss",
+    "masked_softmax",
     "mish",
     "mse_loss",
     "multi_margin_loss",

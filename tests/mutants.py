@@ -98,6 +98,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (DEPTH > 0) {": "one part put together is that part",
         "if (DEPTH > 2) {": "DEPTH is 1, 4 or 8",
     },
+    "cross_entropy.cu": {
+        "const float far = kForAll ? row_sum<1>(seen.all == 0.f ? seen.far : seen.far + seen.all * (largest - seen.largest)) : 1.f;": "used only with a part for all classes",  # noqa: E501
+        "float single_e = 1.f;": "used only where there is a single element, which sets it",
+        "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",
+        "if (first + kVector < count) {": "the loop below does the same to the last pack",
+    },
 }
 
 
