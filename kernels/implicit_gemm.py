@@ -111,7 +111,7 @@ def _gather(
     first: tuple[int, ...] = (0, 0, 0),
     step: tuple[int, ...] = (1, 1, 1),
 ) -> None:
-    """One gathered product, at the places first, first + step, … of y; weight ``(groups, outputs, channels, *taps)``."""
+    """One gathered product at the places first, first + step, … of y; weight ``(groups, outputs, channels, *taps)``."""
     groups, outputs, channels = weight.shape[:3]
     packed = _packed(backend, weight)
     bias = None if bias is None else backend.xp.ascontiguousarray(bias)

@@ -37,6 +37,7 @@ from .conv_transpose import (
 from .cosine_similarity import CosineEmbeddingLoss, CosineSimilarity, cosine_embedding_loss, cosine_similarity
 from .cross_entropy import CrossEntropyLoss, cross_entropy
 from .dropout import Dropout, dropout
+from .dropout_add_norm import dropout_add_layer_norm, dropout_add_rms_norm
 from .elu import ELU, elu
 from .embedding import Embedding, embedding
 from .flatten import Flatten, Unflatten, flatten, unflatten
@@ -46,6 +47,7 @@ from .gaussian_noise import GaussianNoise
 from .gelu import GELU, gelu
 from .glu import GLU, glu
 from .group_norm import GroupNorm, group_norm
+from .gru import GRU, GRUCell
 from .hardshrink import Hardshrink, hardshrink
 from .hardsigmoid import Hardsigmoid, hardsigmoid
 from .hardswish import Hardswish, hardswish
@@ -64,11 +66,14 @@ from .kl_div import KLDivLoss, kl_div
 from .l1_loss import L1Loss, l1_loss
 from .layer_norm import LayerNorm, layer_norm
 from .leaky_relu import LeakyReLU, leaky_relu
-from .linear import Linear, linear
+from .linear import Linear, linear, linear_activation
+from .linear_cross_entropy import linear_cross_entropy
 from .log_softmax import LogSoftmax, log_softmax
 from .logsigmoid import LogSigmoid, logsigmoid
 from .lp_pool import LPPool1d, LPPool2d, LPPool3d, lp_pool1d, lp_pool2d, lp_pool3d
+from .lstm import LSTM, LSTMCell
 from .margin_loss import MarginRankingLoss, MultiMarginLoss, margin_ranking_loss, multi_margin_loss
+from .masked_softmax import masked_softmax
 from .max_pool import (
     AdaptiveMaxPool1d,
     AdaptiveMaxPool2d,
@@ -87,6 +92,7 @@ from .max_unpool import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d, max_unpool1d, max
 from .mish import Mish, mish
 from .module import Buffer, Module
 from .mse_loss import MSELoss, mse_loss
+from .multihead_attention import MultiheadAttention
 from .nll_loss import NLLLoss, nll_loss
 from .padding import (
     CircularPad1d,
@@ -108,11 +114,15 @@ from .padding import (
 )
 from .pixel_shuffle import ChannelShuffle, PixelShuffle, PixelUnshuffle, channel_shuffle, pixel_shuffle, pixel_unshuffle
 from .poisson_nll_loss import PoissonNLLLoss, poisson_nll_loss
+from .positions import LearnedPositions, SinusoidalPositions, sinusoidal_positions
 from .prelu import PReLU, prelu
 from .relu import ReLU, relu
 from .relu6 import ReLU6, relu6
 from .residual import DenseConnection, Residual
 from .rms_norm import RMSNorm, rms_norm
+from .rnn import RNN, RNNCell
+from .rotary_embedding import RotaryEmbedding, rotary_embedding
+from .scaled_dot_product_attention import scaled_dot_product_attention
 from .selu import SELU, selu
 from .sigmoid import Sigmoid, sigmoid
 from .sign import Sign, sign
@@ -128,6 +138,9 @@ from .swish import Swish, swish
 from .tanh import Tanh, tanh
 from .tanhshrink import Tanhshrink, tanhshrink
 from .threshold import Threshold, threshold
+from .transformer import Transformer
+from .transformer_decoder import TransformerDecoder, TransformerDecoderLayer
+from .transformer_encoder import TransformerEncoder, TransformerEncoderLayer
 from .triplet_margin_loss import TripletMarginLoss, triplet_margin_loss
 from .upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d, interpolate
 
@@ -136,6 +149,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -179,6 +195,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "Fold",
+    "GRUCell",
     "GaussianNLLLoss",
     "GaussianNoise",
     "GroupNorm",
@@ -195,8 +212,10 @@ __all__ = [
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositions",
     "Linear",
     "LogSigmoid",
     "LogSoftmax",
@@ -213,6 +232,7 @@ __all__ = [
     "ModuleDict",
     "ModuleList",
     "MultiMarginLoss",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "Parameter",
@@ -221,6 +241,7 @@ __all__ = [
     "PixelUnshuffle",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNCell",
     "ReLU",
     "ReLU6",
     "ReflectionPad1d",
@@ -230,10 +251,12 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Residual",
+    "RotaryEmbedding",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "Sign",
+    "SinusoidalPositions",
     "SmoothL1Loss",
     "SoftMarginLoss",
     "Softmax",
@@ -246,6 +269,11 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "Unflatten",
     "Unfold",
@@ -281,6 +309,8 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "dropout_add_layer_norm",
+    "dropout_add_rms_norm",
     "elu",
     "embedding",
     "flatten",
@@ -303,6 +333,8 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_activation",
+    "linear_cross_entropy",
     "links",
     "log_softmax",
     "logsigmoid",
@@ -310,6 +342,7 @@ __all__ = [
     "lp_pool2d",
     "lp_pool3d",
     "margin_ranking_loss",
+    "masked_softmax",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
@@ -328,10 +361,13 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rotary_embedding",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "sign",
     "silu",
+    "sinusoidal_positions",
     "smooth_l1_loss",
     "soft_margin_loss",
     "softmax",
