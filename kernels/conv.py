@@ -80,6 +80,9 @@ def _explain(
     geometry, groups = _check("conv", x, weight, stride, padding, dilation, groups)
     if not x.size or not weight.size:
         return definition_plan("an array is empty, nothing is launched")
+    if _has_cpu_path(backend, x):
+        by = conv_numpy.algorithm(x, weight, geometry, groups, WORKSPACE)
+        return definition_plan(f"the {backend.name} backend runs no CUDA kernels; NumPy does it by {by}")
     return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups)
 
 
