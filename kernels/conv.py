@@ -13,7 +13,7 @@ from ..backend.numpy_backend import NumpyBackend
 from . import conv_cuda, conv_numpy
 from ._launch import Plan, definition_plan, explained
 from .im2col import add_columns, check_image, checked_counts, columns
-from .windows import Windows, in_blocks, padded, windows
+from .windows import Windows, in_blocks, windows
 
 WORKSPACE = 256 << 20  # bytes
 
@@ -57,7 +57,7 @@ def conv(
     y = _empty_like(backend, x, (x.shape[0], weight.shape[0], *counts))
     if y.size and _has_cpu_path(backend, x):
         conv_numpy.forward(backend, x, weight, bias, geometry, groups, workspace, y)
-    elif y.size and not conv_cuda.forward(backend, x, weight, bias, geometry, groups, y):
+    elif y.size and not conv_cuda.forward(backend, x, weight, bias, geometry, groups, workspace, y):
         conv_definition(backend, x, weight, bias, geometry, groups, workspace, y)
     return y
 
@@ -75,15 +75,17 @@ def _explain(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    workspace: int = WORKSPACE,
 ) -> Plan:
     backend = common_backend(x, weight)
     geometry, groups = _check("conv", x, weight, stride, padding, dilation, groups)
+    counts = checked_counts("conv", geometry, x.shape[2:])
     if not x.size or not weight.size:
         return definition_plan("an array is empty, nothing is launched")
     if _has_cpu_path(backend, x):
-        by = conv_numpy.algorithm(x, weight, geometry, groups, WORKSPACE)
+        by = conv_numpy.algorithm(x, weight, geometry, groups, workspace)
         return definition_plan(f"the {backend.name} backend runs no CUDA kernels; NumPy does it by {by}")
-    return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups)
+    return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups, workspace, counts)
 
 
 def conv_backward_data(
@@ -122,7 +124,7 @@ def conv_backward_data(
         dx[...] = 0
     elif _has_cpu_path(backend, dy):
         conv_numpy.backward_data(backend, dy, weight, geometry, groups, workspace, dx)
-    elif not conv_cuda.backward_data(backend, dy, weight, geometry, groups, dx):
+    elif not conv_cuda.backward_data(backend, dy, weight, geometry, groups, workspace, dx):
         conv_backward_data_definition(backend, dy, weight, geometry, groups, workspace, dx)
     return dx
 
@@ -262,7 +264,7 @@ def _block_columns(
     """The columns of a block: ``(n, groups, channels of a group * kernel, places)``."""
     first, end, row, stop = block
     inside, here = geometry.part(row, stop, x.shape[2])
-    cols = columns(backend, padded(backend, x[first:end, :, inside], here), here, (stop - row, *counts[1:]))
+    cols = columns(backend, x[first:end, :, inside], here, (stop - row, *counts[1:]))
     places = (stop - row) * math.prod(counts[1:])
     return cols.reshape(end - first, groups, x.shape[1] // groups * geometry.size, places)
 

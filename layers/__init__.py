@@ -23,6 +23,7 @@ from .conv_transpose import (
 from .cosine_similarity import CosineEmbeddingLoss, CosineSimilarity, cosine_embedding_loss, cosine_similarity
 from .cross_entropy import CrossEntropyLoss, cross_entropy
 from .dropout import Dropout, dropout
+from .dropout_add_norm import dropout_add_layer_norm, dropout_add_rms_norm
 from .elu import ELU, elu
 from .embedding import Embedding, embedding
 from .flatten import Flatten, Unflatten, flatten, unflatten
@@ -32,6 +33,7 @@ from .gaussian_noise import GaussianNoise
 from .gelu import GELU, gelu
 from .glu import GLU, glu
 from .group_norm import GroupNorm, group_norm
+from .gru import GRU, GRUCell
 from .hardshrink import Hardshrink, hardshrink
 from .hardsigmoid import Hardsigmoid, hardsigmoid
 from .hardswish import Hardswish, hardswish
@@ -50,20 +52,28 @@ from .kl_div import KLDivLoss, kl_div
 from .l1_loss import L1Loss, l1_loss
 from .layer_norm import LayerNorm, layer_norm
 from .leaky_relu import LeakyReLU, leaky_relu
-from .linear import Linear, linear
+from .linear import Linear, linear, linear_activation
+from .linear_cross_entropy import linear_cross_entropy
 from .log_softmax import LogSoftmax, log_softmax
 from .logsigmoid import LogSigmoid, logsigmoid
+from .lstm import LSTM, LSTMCell
 from .margin_loss import MarginRankingLoss, MultiMarginLoss, margin_ranking_loss, multi_margin_loss
+from .masked_softmax import masked_softmax
 from .mish import Mish, mish
 from .module import Buffer, Module
 from .mse_loss import MSELoss, mse_loss
+from .multihead_attention import MultiheadAttention
 from .nll_loss import NLLLoss, nll_loss
 from .poisson_nll_loss import PoissonNLLLoss, poisson_nll_loss
+from .positions import LearnedPositions, SinusoidalPositions, sinusoidal_positions
 from .prelu import PReLU, prelu
 from .relu import ReLU, relu
 from .relu6 import ReLU6, relu6
 from .residual import DenseConnection, Residual
 from .rms_norm import RMSNorm, rms_norm
+from .rnn import RNN, RNNCell
+from .rotary_embedding import RotaryEmbedding, rotary_embedding
+from .scaled_dot_product_attention import scaled_dot_product_attention
 from .selu import SELU, selu
 from .sigmoid import Sigmoid, sigmoid
 from .sign import Sign, sign
@@ -79,6 +89,9 @@ from .swish import Swish, swish
 from .tanh import Tanh, tanh
 from .tanhshrink import Tanhshrink, tanhshrink
 from .threshold import Threshold, threshold
+from .transformer import Transformer
+from .transformer_decoder import TransformerDecoder, TransformerDecoderLayer
+from .transformer_encoder import TransformerEncoder, TransformerEncoderLayer
 from .triplet_margin_loss import TripletMarginLoss, triplet_margin_loss
 
 __all__ = [
@@ -86,6 +99,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AlphaDropout",
     "BCELoss",
@@ -113,6 +129,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "Fold",
+    "GRUCell",
     "GaussianNLLLoss",
     "GaussianNoise",
     "GroupNorm",
@@ -126,8 +143,10 @@ __all__ = [
     "Identity",
     "KLDivLoss",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositions",
     "Linear",
     "LogSigmoid",
     "LogSoftmax",
@@ -138,19 +157,23 @@ __all__ = [
     "ModuleDict",
     "ModuleList",
     "MultiMarginLoss",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "Parameter",
     "ParameterList",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNCell",
     "ReLU",
     "ReLU6",
     "Residual",
+    "RotaryEmbedding",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "Sign",
+    "SinusoidalPositions",
     "SmoothL1Loss",
     "SoftMarginLoss",
     "Softmax",
@@ -163,6 +186,11 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "Unflatten",
     "Unfold",
@@ -182,6 +210,8 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "dropout_add_layer_norm",
+    "dropout_add_rms_norm",
     "elu",
     "embedding",
     "flatten",
@@ -203,10 +233,13 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_activation",
+    "linear_cross_entropy",
     "links",
     "log_softmax",
     "logsigmoid",
     "margin_ranking_loss",
+    "masked_softmax",
     "mish",
     "mse_loss",
     "multi_margin_loss",
@@ -216,10 +249,13 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rotary_embedding",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "sign",
     "silu",
+    "sinusoidal_positions",
     "smooth_l1_loss",
     "soft_margin_loss",
     "softmax",
