@@ -117,6 +117,10 @@ class Backend:
         pointer: int = array.data.ptr
         return pointer
 
+    def window(self, array: Array, count: int) -> Array:
+        """``count`` elements in a row from the array's first one on, not copied: for kernels that are told strides."""
+        raise NotImplementedError
+
     # -- arithmetic that NumPy and CuPy do not offer under one name ---------------------------------------------
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The matrix product ``a @ b`` of 2-D arrays, ``(M, K) @ (K, N) -> (M, N)``, the one door for all products."""

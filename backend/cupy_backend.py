@@ -117,6 +117,9 @@ class CupyBackend(Backend):
         raise_faults(self, self.device_of(array))
         return values
 
+    def window(self, array: Array, count: int) -> Array:
+        return self.xp.ndarray((count,), array.dtype, array.data)
+
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         if self.cublaslt is not None:
             with suppress(CublasLtUnsupportedError):

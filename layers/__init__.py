@@ -53,7 +53,8 @@ from .kl_div import KLDivLoss, kl_div
 from .l1_loss import L1Loss, l1_loss
 from .layer_norm import LayerNorm, layer_norm
 from .leaky_relu import LeakyReLU, leaky_relu
-from .linear import Linear, linear
+from .linear import Linear, linear, linear_activation
+from .linear_cross_entropy import linear_cross_entropy
 from .log_softmax import LogSoftmax, log_softmax
 from .logsigmoid import LogSigmoid, logsigmoid
 from .lstm import LSTM, LSTMCell
@@ -234,6 +235,8 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_activation",
+    "linear_cross_entropy",
     "links",
     "log_softmax",
     "logsigmoid",

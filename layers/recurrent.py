@@ -51,9 +51,10 @@ class Recurrent(Module):
         for layer in range(self.num_layers):
             taken = self.input_size if layer == 0 else width * (2 if bidirectional else 1)
             for ending in self._endings(layer):
-                shapes = {"weight_ih": (self._gates * hidden, taken), "weight_hh": (self._gates * hidden, width)}
+                rows = self._gates * hidden
+                shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, taken), "weight_hh": (rows, width)}
                 if bias:
-                    shapes |= {"bias_ih": (self._gates * hidden,), "bias_hh": (self._gates * hidden,)}
+                    shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
                 if self.proj_size:
                     shapes["weight_hr"] = (self.proj_size, hidden)
                 for what, shape in shapes.items():

@@ -98,15 +98,17 @@ def scaled_dot_product_attention(
     shapes = [tuple(a.shape) for a in (query, key, value)]
     if any(len(shape) < 2 or len(shape) != len(shapes[0]) for shape in shapes):
         raise ValueError(f"{name}: query, key and value must have shape (..., length, width), got {shapes}")
-    lead = shapes[0][:-2]
-    if any(shape[: len(lead) - 1] != lead[:-1] for shape in shapes[1:]) or not (
-        enable_gqa or shapes[0][:-2] == shapes[1][:-2] == shapes[2][:-2]
-    ):
+    leads = [shape[:-2] for shape in shapes]
+    lead = leads[0]
+    if len({tuple(axes[:-1]) if enable_gqa else axes for axes in leads}) > 1 or leads[1] != leads[2]:
         what = "but for the number of heads" if enable_gqa else "(enable_gqa allows fewer heads of key and value)"
         raise ValueError(f"{name}: query, key and value must have the same leading axes {what}, got {shapes}")
     if attn_mask is not None:
         require_arrays(name, attn_mask=attn_mask)
-        attn_mask = _as_four(attn_mask, (*lead, shapes[0][-2], shapes[1][-2]))
+        scores, got = (*lead, shapes[0][-2], shapes[1][-2]), tuple(attn_mask.shape)
+        if len(got) > len(scores) or any(n not in (1, m) for n, m in zip(got[::-1], scores[::-1], strict=False)):
+            raise ValueError(f"{name}: attn_mask must be broadcastable to the scores {scores}, got shape {got}")
+        attn_mask = _as_four(attn_mask, scores)
     options: dict[str, Any] = {"scale": scale, "causal": is_causal}
     if p:
         options |= {"dropout": p, "dropout_key": rng.reserve(math.prod(shapes[0][:-1]) * shapes[1][-2])}

@@ -116,6 +116,9 @@ class SimulatorBackend(Backend):
             owner = owner.base
         return owner
 
+    def window(self, array: SimulatorArray, count: int) -> SimulatorArray:
+        return SimulatorArray(np.lib.stride_tricks.as_strided(array._values, (count,), (array.itemsize,)))
+
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """``a @ b``, accumulated in float32 where the operands have 16 bits."""
         for name, operand in (("a", a), ("b", b)):
