@@ -21,7 +21,7 @@ _LONGEST = 2**30  # columns that the kernels' 32-bit column index reaches
 # Rows that fit the registers of THREADS threads with PACKS packs each, by elements in a pack. tests/test_compile.py
 # compiles every line; none has been tuned on hardware yet.
 _FORWARD = {
-    1: ((1, 4), (8, 4), (32, 8), (256, 8), (512, 8)),
+    1: ((1, 4), (8, 4), (32, 8), (256, 8), (1024, 4)),
     4: ((8, 2), (32, 4), (128, 4), (512, 4), (512, 8)),
     8: ((8, 1), (32, 2), (128, 2), (512, 2), (512, 4)),
 }

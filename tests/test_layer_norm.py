@@ -125,7 +125,7 @@ REACHED = [
     (3, 2048, "REGISTERS V4 T128", "REGISTERS V4 T128"),
     (3, 2047, "REGISTERS V1 T256", "REGISTERS V1 T256"),
     pytest.param(2, 8192, "REGISTERS V4 T512", "REGISTERS V4 T512", marks=pytest.mark.slow),
-    pytest.param(2, 4095, "REGISTERS V1 T512", "REGISTERS V1 T512", marks=pytest.mark.slow),
+    pytest.param(2, 4095, "REGISTERS V1 T1024", "REGISTERS V1 T1024", marks=pytest.mark.slow),
     pytest.param(2, 16384, "REGISTERS V4 T512", "SPLIT V4 T512", marks=pytest.mark.slow),
     (64, 16388, "SHARED V4 T512", "SPLIT V4 T512"),
     (64, 4097, "SHARED V1 T512", "SPLIT V1 T256"),
