@@ -74,6 +74,7 @@ CASES: dict[str, Case] = {
     "Sequential": Case(
         lambda: L.Sequential(L.Linear(4, 3, rng=rng()), L.Tanh(), L.Linear(3, 2, rng=rng())), (values(3, 4),), (3, 2)
     ),
+    "RotaryEmbedding": Case(lambda: L.RotaryEmbedding(4), (values(2, 3, 6),), (2, 3, 6)),
     "SinusoidalPositions": Case(lambda: L.SinusoidalPositions(4, 3), (values(2, 3, 3),), (2, 3, 3)),
     "Transformer": Case(
         lambda: L.Transformer(2, 1, 1, 1, 3, 0.1, "gelu", batch_first=True, rng=rng()),
