@@ -23,6 +23,7 @@ from .layer_norm import layer_norm, layer_norm_backward, layer_norm_backward_def
 from .linear_cross_entropy import linear_cross_entropy
 from .masked_softmax import masked_softmax, masked_softmax_backward
 from .optimizer_step import adam_step, sgd_step, step_pieces
+from .reduce import reduce, reduce_definition
 from .rms_norm import rms_norm, rms_norm_backward, rms_norm_backward_definition, rms_norm_definition
 from .softmax import (
     log_softmax,
@@ -83,6 +84,8 @@ __all__ = [
     "log_softmax_definition",
     "masked_softmax",
     "masked_softmax_backward",
+    "reduce",
+    "reduce_definition",
     "rms_norm",
     "rms_norm_backward",
     "rms_norm_backward_definition",
