@@ -12,7 +12,7 @@
 // Source of the compensation: Neumaier 1974, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen".
 //
 // architectures: 75 80 90 120
-// compile: ROWS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=32,4|512,2 -> 48 registers, 0 spills
+// compile: ROWS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=32,4|512,2 -> 64 registers, 0 spills
 // compile: ROWS DTYPE=float VECTOR=4 THREADS,PACKS=32,2|512,2 -> 64 registers, 0 spills
 // compile: ROWS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=32,1|512,1 -> 64 registers, 0 spills
 // compile: COLUMNS DTYPE=float|half|bfloat16 VECTOR=1 WIDTH,DEPTH=32,8 -> 48 registers, 0 spills
