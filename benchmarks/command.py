@@ -26,7 +26,7 @@ EXAMPLES = """\
 examples:
   lamella bench --suite quick
       every part of lamella once, in less than a minute
-  lamella bench --filter softmax --against torch --python /opt/torch/bin/python
+  lamella bench --filter softmax --against torch --python /opt/torch/python
       softmax beside PyTorch, which lives in another environment
   lamella bench --compare last --html report.html
       what has changed since the last run, with a page of plots

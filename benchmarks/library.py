@@ -69,8 +69,13 @@ class Apart:
                 start_new_session=True,  # Ctrl-C is for the one who prints the table
             )
         except OSError as error:
+            self._folder.cleanup()
             raise LibraryError(f"{python} cannot be started: {error}") from error
-        self.version = self._answer()["version"]
+        try:
+            self.version = self._answer()["version"]
+        except LibraryError:
+            self.close()
+            raise
 
     def _answer(self) -> dict[str, Any]:
         while self._process.stdout is not None and (line := self._process.stdout.readline()):

@@ -153,7 +153,7 @@ def roofline(results: list[dict[str, Any]], ceilings: table.Ceilings, device: st
 
 def power(value: float) -> str:
     """A power of ten at a grid line: ``10 G``."""
-    return re.sub(r"\.?0+(?= )", "", table.rate(value, "")).strip()
+    return re.sub(r"\.0+(?= )", "", table.rate(value, "")).strip()
 
 
 def curves(results: list[dict[str, Any]], rival: str, families: dict[str, tuple[str, int]]) -> str:

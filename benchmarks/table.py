@@ -62,8 +62,10 @@ class Ceilings:
         """The time below which the work cannot be done, and whether ``"copy"`` or ``"gemm"`` decides it."""
         device, dtype = result["device"], result.get("dtype", "float32")
         copy, gemm = self.of(device, "copy"), self.of(device, f"gemm {dtype}")
-        by_bytes = result["bytes"] / copy if copy else 0.0
-        by_products = result["operations"] / gemm if gemm and result["operations"] else 0.0
+        if not copy or not gemm:
+            return 0.0, "gemm" if result["operations"] else "copy"
+        by_bytes = result["bytes"] / copy
+        by_products = result["operations"] / gemm
         return (by_products, "gemm") if by_products > by_bytes else (by_bytes, "copy")
 
 
@@ -92,13 +94,11 @@ def times(results: list[dict[str, Any]], rival: str, gpu: bool, changes: dict[An
         gpu: whether there is a GPU; without one its columns are left out, the lines below the table say why.
         changes: by (name, dtype), of lamella on the GPU where there is one, else on the CPU.
     """
-    head = f"{'operation':<{NAME}}{'CPU time':>10}{'±':>5}"
+    head = f"{'operation':<{NAME}}{'CPU time':>9}{'±':>4}{'GPU time':>9}"
     if gpu:
-        head += f"{'GPU time':>10}{'±':>5}{'speed-up':>9}"
-    else:
-        head += f"{'GPU time':>10}"
+        head += f"{'±':>4}{'GPU ×':>6}"
     if rival:
-        head += f"{'÷ ' + rival:>8}"
+        head += f"{'÷' + rival:>7}"
     head += f"{'change':>13}" if changes else ""
     lines = [head, "─" * len(head)]
     for (name, dtype), row in rows_of(results).items():
@@ -109,14 +109,14 @@ def times(results: list[dict[str, Any]], rival: str, gpu: bool, changes: dict[An
         if gpu:
             line += _time(cuda)
             both = cpu and cuda and quartiles(cpu["samples"])[1] / quartiles(cuda["samples"])[1]
-            line += f"{f'{digits(both)}×' if both else NOTHING:>9}"
+            line += f"{f'{both:.3g}×' if both else NOTHING:>6}"
         else:
-            line += f"{'none':>10}"
+            line += f"{'none':>9}"
         if rival:
             kind = "cuda" if cuda else "cpu"
             ours, theirs = row.get(("lamella", kind)), row.get((rival, kind))
             told = digits(ratio_by_rounds(ours["samples"], theirs["samples"])) if ours and theirs else NOTHING
-            line += f"{told:>8}"
+            line += f"{told:>7}"
         line += f"{change_text(changes.get((name, dtype))):>13}" if changes else ""
         lines.append(line.rstrip())
     return lines
@@ -124,8 +124,8 @@ def times(results: list[dict[str, Any]], rival: str, gpu: bool, changes: dict[An
 
 def _time(result: dict[str, Any] | None) -> str:
     if result is None:
-        return f"{NOTHING:>10}{'':>5}"
-    return f"{seconds(quartiles(result['samples'])[1]):>10}{min(spread(result['samples']), 9.99):>5.0%}"
+        return f"{NOTHING:>9}{'':>4}"
+    return f"{seconds(quartiles(result['samples'])[1]):>9}{min(spread(result['samples']), 0.99):>4.0%}"
 
 
 def rates(results: list[dict[str, Any]], ceilings: Ceilings) -> list[str]:

@@ -1,7 +1,7 @@
 """One library at work in a process of its own: ``python worker.py LIBRARY THREADS``; it speaks in lines of JSON.
 
-Allocators and spinning thread pools disturb each other in one process, so on the CPU each library has its own. A rival's
-interpreter needs NumPy, that library and nothing of lamella: the definitions of the work are read from this folder.
+Allocators and spinning thread pools disturb each other in one process, so on the CPU each library has its own. A
+rival's interpreter needs NumPy, that library and nothing of lamella: what the work is, it reads in this folder.
 """
 
 from __future__ import annotations
