@@ -117,6 +117,10 @@ class Backend:
         pointer: int = array.data.ptr
         return pointer
 
+    def window(self, array: Array, count: int) -> Array:
+        """``count`` elements in a row from the array's first one on, not copied: for kernels that are told strides."""
+        raise NotImplementedError
+
     # -- arithmetic that NumPy and CuPy do not offer under one name ---------------------------------------------
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The matrix product ``a @ b`` of 2-D arrays, ``(M, K) @ (K, N) -> (M, N)``, the one door for all products."""
@@ -155,6 +159,10 @@ class Backend:
         raise NotImplementedError
 
     # -- CUDA kernels -------------------------------------------------------------------------------------------
+    def shared_memory(self, device: Device) -> int:
+        """Bytes of shared memory that one block of a kernel can have on ``device``."""
+        raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
+
     def compute_capability(self, device: Device) -> int:
         """What instructions the device has, as 10 * major + minor: 90 for compute capability 9.0; 0 without CUDA."""
         return 0

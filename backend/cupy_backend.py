@@ -57,6 +57,7 @@ class CupyBackend(Backend):
         self.array_types = (cupy.ndarray,)
         self._cupyx = cupyx
         self._devices = tuple(Device("cuda", index) for index in range(count))
+        self._shared: dict[Device, int] = {}
         self._capabilities = tuple(int(cupy.cuda.Device(index).compute_capability) for index in range(count))
         self.cublaslt: CublasLt | None = None
         if use_cublaslt:
@@ -116,6 +117,9 @@ class CupyBackend(Backend):
         raise_faults(self, self.device_of(array))
         return values
 
+    def window(self, array: Array, count: int) -> Array:
+        return self.xp.ndarray((count,), array.dtype, array.data)
+
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         if self.cublaslt is not None:
             with suppress(CublasLtUnsupportedError):
@@ -133,6 +137,13 @@ class CupyBackend(Backend):
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         self._cupyx.scatter_add(target, index, values)
+
+    def shared_memory(self, device: Device) -> int:
+        found = self._shared.get(device)
+        if found is None:
+            attributes = self.xp.cuda.Device(device.index).attributes
+            found = self._shared[device] = attributes["MaxSharedMemoryPerBlockOptin"]
+        return found
 
     def compile(self, code: str, options: tuple[str, ...], device: Device) -> Any:
         with self.xp.cuda.Device(device.index):

@@ -66,6 +66,9 @@ class NumpyBackend(Backend):
         pointer: int = array.__array_interface__["data"][0]
         return pointer
 
+    def window(self, array: Array, count: int) -> Array:
+        return np.lib.stride_tricks.as_strided(array, (count,), (array.itemsize,))
+
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         (rows, inner), columns = a.shape, b.shape[1]
         if is_half(a.dtype) and a.dtype == b.dtype:  # NumPy adds one element at a time; BLAS does not know 16 bits

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -51,6 +51,15 @@ class Plan(NamedTuple):
         return f"{self.kernel} [{' '.join(self.defines)}], {self.grid} blocks of {self.block} threads: {self.because}"
 
 
+class Plans(tuple[Plan, ...]):
+    """Plans that run one after the other; ``str(plans)`` names each."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "; then ".join(map(str, self))
+
+
 def definition_plan(because: str) -> Plan:
     """The plan that launches nothing."""
     return Plan("", (), 0, 0, (), because)
@@ -84,8 +93,8 @@ def aligned(*arrays: Array) -> bool:
 
 
 def contiguous(backend: Backend, array: Array) -> Array:
-    """The array itself, or a C-contiguous copy: kernels see a pointer and no strides."""
-    return array if array.flags.c_contiguous else backend.xp.ascontiguousarray(array)
+    """The array itself (or None), or a C-contiguous copy: kernels see a pointer and no strides."""
+    return array if array is None or array.flags.c_contiguous else backend.xp.ascontiguousarray(array)
 
 
 def blocks(kernel: str, items: int, per_block: int) -> int:
@@ -126,13 +135,14 @@ def launch(source: Path, plan: Plan, backend: Backend, *arrays: Array | None) ->
             kernel((plan.grid,), (plan.block,), arguments, shared_mem=plan.shared)
 
 
-_explained: dict[str, Callable[..., Plan]] = {}
+_explained: dict[str, Callable[..., Plan | Plans]] = {}
+Select = TypeVar("Select", bound=Callable[..., Plan | Plans])
 
 
-def explained(operation: str) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
+def explained(operation: str) -> Callable[[Select], Select]:
     """Make a launcher's selector answer for ``explain(operation, …)``."""
 
-    def register(select: Callable[..., Plan]) -> Callable[..., Plan]:
+    def register(select: Select) -> Select:
         _explained[operation] = select
         return select
 

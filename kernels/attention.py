@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, is_array, random_bits
-from . import attention_numpy
+from . import attention_cuda, attention_numpy
+from ._launch import Plan, explained
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _BLOCK = 1 << 20  # scores that the definition holds at a time; one query's row of all heads where that is more
@@ -67,6 +68,10 @@ def attention(
         out = _like(backend, q, v.shape[3])
         lse = backend.empty(q.shape[:3], q.dtype, backend.device_of(q))
         attention_numpy.forward(q, k, v, options, out, lse)
+    elif attention_cuda.forward_plan(backend, q, k, v, options).kernel:
+        out = _like(backend, q, v.shape[3])
+        lse = backend.empty(q.shape[:3], np.float32, backend.device_of(q))
+        attention_cuda.forward(backend, q, k, v, options, out, lse)
     else:
         out, lse = attention_definition(backend, q, k, v, options)
     return (out, lse) if return_lse else out
@@ -118,7 +123,7 @@ def attention_backward(
             )
     dbias: Array | None
     if _has_cpu_path(backend, options, dy, q, k, v):
-        found = grads or tuple(_like(backend, a, a.shape[3]) for a in (q, k, v))
+        found = list(grads or (_like(backend, a, a.shape[3]) for a in (q, k, v)))
         dbias = attention_numpy.backward(dy, q, k, v, out, lse, options, *found)
     else:
         *found, dbias = attention_backward_definition(backend, dy, q, k, v, out, lse, options)
@@ -166,6 +171,20 @@ def attention_weights_backward(dp: Array, q: Array, k: Array, **options: Any) ->
     dbias = backend.xp.zeros_like(given.bias)
     _add_reduced(dbias, ds, 0, q.shape[2])
     return dq, dk, dbias.reshape(bias.shape)
+
+
+_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("mask", "bias", "scale", "key_lengths", "dropout_key")),
+    "causal": False,
+    "causal_offset": 0,
+    "dropout": 0.0,
+}
+
+
+@explained("attention")
+def _explain(q: Array, k: Array, v: Array, *, return_lse: bool = False, **options: Any) -> Plan:
+    backend = common_backend(q, k, v)
+    return attention_cuda.forward_plan(backend, q, k, v, check("attention", q, k, v, **{**_DEFAULTS, **options}))
 
 
 # -- the options, checked --------------------------------------------------------------------------------------------

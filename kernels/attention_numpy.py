@@ -57,8 +57,9 @@ class _Work:
 
     Attributes:
         group: query heads to a key head.
-        stack: key heads of one batch element that are worked on at once.
         rows: queries in a block.
+        units: what is worked on at once, ``(b0, b1, h0, h1)``: key heads h0 … h1 of batch elements b0 … b1, which are
+            several only where all heads fit.
     """
 
     def __init__(self, q: Any, k: Any, v: Any, options: Options) -> None:
@@ -67,11 +68,13 @@ class _Work:
         self.key_heads, self.group = k.shape[1], self.heads // k.shape[1]
         self.rows = max(1, min(self.queries, max(_FEWEST_QUERIES, min(_MOST_QUERIES, _SCORES // self.keys))))
         fair = -(-self.batch * self.key_heads // get_num_threads())
-        self.stack = max(1, min(self.key_heads, fair, _SCORES // (self.rows * self.keys)))
+        self.stack = max(1, min(fair, _SCORES // (self.rows * self.keys)))  # key heads in a unit
+        high, deep = min(self.stack, self.key_heads), max(1, self.stack // self.key_heads)
+        self.stack = high * deep
         self.units = [
-            (b, h, min(h + self.stack, self.key_heads))
-            for b in range(self.batch)
-            for h in range(0, self.key_heads, self.stack)
+            (b, min(b + deep, self.batch), h, min(h + high, self.key_heads))
+            for b in range(0, self.batch, deep)
+            for h in range(0, self.key_heads, high)
         ]
         self.base = _base(q.dtype)
         self.added = [a for a in (options.mask, options.bias) if a is not None and a.dtype.kind != "b"]
@@ -82,10 +85,10 @@ class _Work:
         """Memory for a stack of heads: call it before the loop, once a thread."""
         return backend_for(device("cpu")).empty((self.stack * math.prod(shape),), self.dtype, device("cpu"))
 
-    def blocks(self, b: int) -> Iterator[tuple[int, int, int]]:
-        """First and last query of each block, and how many keys it may see; those that see the most come first."""
+    def blocks(self, batch: slice) -> Iterator[tuple[int, int, int]]:
+        """First and last query of each block, and how many keys one of them sees: those that see the most first."""
         options = self.options
-        keys = self.keys if options.key_lengths is None else int(options.key_lengths[b])
+        keys = self.keys if options.key_lengths is None else int(options.key_lengths[batch].max())
         for start in range((self.queries - 1) // self.rows * self.rows, -1, -self.rows):
             stop = min(start + self.rows, self.queries)
             yield start, stop, max(0, min(keys, stop + options.causal_offset)) if options.causal else keys
@@ -97,48 +100,50 @@ class _Work:
         longest = math.sqrt(float(np.vecdot(q, q).max())) * math.sqrt(float(np.vecdot(k, k).max()))
         return longest < self.base.no_maximum
 
-    def hidden(self, b: int, heads: slice, start: int, stop: int, seen: int) -> list[tuple[slice, Any]]:
+    def hidden(self, batch: slice, heads: slice, start: int, stop: int, seen: int) -> list[tuple[slice, Any]]:
         """Factors of 0 and 1 for ``S^T``, each with the keys that it is for."""
-        options, found = self.options, []
+        options = self.options
+        found: list[tuple[slice, Any]] = []
+        if options.key_lengths is not None and batch.stop > batch.start + 1:
+            inside = np.arange(seen) < options.key_lengths[batch, None]
+            found.append((slice(None), inside.astype(self.dtype)[:, None, :, None]))
         first = start + options.causal_offset + 1  # the first key that not all of these queries see
         if options.causal and first < seen:
             low = max(0, first)
             triangle = np.arange(stop - start) > np.arange(low - first, seen - first)[:, None]
             found.append((slice(low, seen), triangle.astype(self.dtype)))
         if options.mask is not None and options.mask.dtype.kind == "b":
-            found.append((slice(None), _part(options.mask, b, heads, start, stop, seen).astype(self.dtype, order="C")))
+            visible = _part(options.mask, batch, heads, start, stop, seen)
+            found.append((slice(None), visible.astype(self.dtype, order="C")))
         return found
 
-    def add(self, scores: Any, b: int, heads: slice, start: int, stop: int, seen: int) -> None:
+    def add(self, scores: Any, batch: slice, heads: slice, start: int, stop: int, seen: int) -> None:
         """Add the floating mask and the bias to ``S^T``."""
         for added in self.added:
-            part = _part(added, b, heads, start, stop, seen).astype(self.dtype, order="C")
+            part = _part(added, batch, heads, start, stop, seen).astype(self.dtype, order="C")
             scores += np.multiply(part, self.base.unit, out=part)
 
-    def kept(self, out: Any, b: int, heads: slice, start: int, stop: int, seen: int) -> None:
+    def kept(self, out: Any, batch: slice, heads: slice, start: int, stop: int, seen: int) -> None:
         """``1 / (1 - dropout)`` where a weight of ``S^T`` is kept, else 0."""
         options = self.options
         threshold = round(options.dropout * 2.0**32)
         if threshold >> 32:
             out.fill(0)
             return
-        for row, head in zip(out, range(self.heads)[heads], strict=True):
-            first = options.offset + ((b * self.heads + head) * self.queries + start) * self.keys
-            words = random_bits(options.seed, first, (stop - start) * self.keys)
-            np.greater_equal(words.reshape(stop - start, self.keys)[:, :seen].T, threshold, out=row, casting="unsafe")
+        for i, j in np.ndindex(out.shape[:2]):
+            head = (batch.start + i) * self.heads + range(self.heads)[heads][j]
+            first = options.offset + (head * self.queries + start) * self.keys
+            words = random_bits(options.seed, first, (stop - start) * self.keys).reshape(-1, self.keys)
+            np.greater_equal(words[:, :seen].T, threshold, out=out[i, j], casting="unsafe")
         out *= 1.0 / (1.0 - options.dropout)
 
 
-def _part(array: Any, b: int, heads: slice, start: int, stop: int, seen: int) -> Any:
-    """The part of an array like the scores that belongs to a block, transposed: ``(heads, keys, queries)``."""
-    part = array[b if array.shape[0] > 1 else 0]
-    if part.shape[0] > 1:
-        part = part[heads]
-    if part.shape[1] > 1:
-        part = part[:, start:stop]
-    if part.shape[2] > 1:
-        part = part[:, :, :seen]
-    return part.swapaxes(1, 2)
+def _part(array: Any, *block: Any) -> Any:
+    """The part of an array like the scores that belongs to a block, transposed: ``(batch, heads, keys, queries)``."""
+    batch, heads, start, stop, seen = block
+    places = (batch, heads, slice(start, stop), slice(seen))
+    part = array[tuple(at if n > 1 else slice(None) for at, n in zip(places, array.shape, strict=True))]
+    return part.swapaxes(2, 3)
 
 
 def forward(q: Any, k: Any, v: Any, options: Options, out: Any, lse: Any) -> None:
@@ -150,40 +155,40 @@ def forward(q: Any, k: Any, v: Any, options: Options, out: Any, lse: Any) -> Non
         scaled, scores = work.scratch(work.queries, width), work.scratch(work.keys, work.rows)
         kept = work.scratch(work.keys, work.rows) if options.dropout else None
         ones = np.ones((1, work.keys), q.dtype)
-        for b, h0, h1 in work.units[first:last]:
-            n, keys, values = h1 - h0, k[b, h0:h1], v[b, h0:h1]
+        for b0, b1, h0, h1 in work.units[first:last]:
+            b, n, keys, values = slice(b0, b1), (b1 - b0, h1 - h0), k[b0:b1, h0:h1], v[b0:b1, h0:h1]
             for g in range(work.group):
                 heads = slice(h0 * work.group + g, h1 * work.group, work.group)
-                qs = np.multiply(q[b, heads], factor, out=_carve(scaled, n, work.queries, width))
+                qs = np.multiply(q[b, heads], factor, out=_carve(scaled, *n, work.queries, width))
                 bounded = work.bounded(qs, keys)
                 for start, stop, seen in work.blocks(b):
                     y = out[b, heads, start:stop]
-                    s = _carve(scores, n, seen, stop - start)
-                    np.matmul(keys[:, :seen], qs[:, start:stop].swapaxes(1, 2), out=s)
+                    s = _carve(scores, *n, seen, stop - start)
+                    np.matmul(keys[:, :, :seen], qs[:, :, start:stop].swapaxes(2, 3), out=s)
                     if work.added:
                         work.add(s, b, heads, start, stop, seen)
                     hidden = work.hidden(b, heads, start, stop, seen)
                     largest: Any = 0.0
                     if not bounded:
                         for where, factors in hidden:
-                            np.copyto(s[:, where], -math.inf, where=factors == 0)
-                        largest = s.max(axis=1, keepdims=True, initial=-math.inf)
+                            np.copyto(s[:, :, where], -math.inf, where=factors == 0)
+                        largest = s.max(axis=2, keepdims=True, initial=-math.inf)
                         np.copyto(largest, 0.0, where=largest == -math.inf)  # of a query that sees nothing
                         s -= largest
                     base.exp(s, out=s)
                     if bounded:
                         for where, factors in hidden:
-                            s[:, where] *= factors
-                    total = np.matmul(ones[:, :seen], s)  # (n, 1, rows)
-                    lse[b, heads, start:stop] = ((base.log(total) + largest) * (1.0 / base.unit))[:, 0]
+                            s[:, :, where] *= factors
+                    total = np.matmul(ones[:, :seen], s)  # (batch, heads, 1, rows)
+                    lse[b, heads, start:stop] = ((base.log(total) + largest) * (1.0 / base.unit))[:, :, 0]
                     np.reciprocal(total, out=total)
                     np.copyto(total, 0.0, where=total == math.inf)
                     if kept is not None:
-                        m = _carve(kept, n, seen, stop - start)
+                        m = _carve(kept, *n, seen, stop - start)
                         work.kept(m, b, heads, start, stop, seen)
                         s *= m
-                    np.matmul(s.swapaxes(1, 2), values[:, :seen], out=y)
-                    y *= total.swapaxes(1, 2)
+                    np.matmul(s.swapaxes(2, 3), values[:, :, :seen], out=y)
+                    y *= total.swapaxes(2, 3)
 
     parallel(part, len(work.units), work.grain)
 
@@ -205,16 +210,16 @@ def backward(
         dbias = None if options.bias is None else np.zeros(options.bias.shape, q.dtype)
         if dbias is not None:
             partial.append((first, dbias))
-        for b, h0, h1 in work.units[first:last]:
-            n, keys, values = h1 - h0, k[b, h0:h1], v[b, h0:h1]
-            ka, va = _carve(wide_k, n, tk, d + 1), _carve(wide_v, n, tk, dv_width + 1)
+        for b0, b1, h0, h1 in work.units[first:last]:
+            b, n, keys, values = slice(b0, b1), (b1 - b0, h1 - h0), k[b0:b1, h0:h1], v[b0:b1, h0:h1]
+            ka, va = _carve(wide_k, *n, tk, d + 1), _carve(wide_v, *n, tk, dv_width + 1)
             ka[..., :d], va[..., :dv_width] = keys, values
             ka[..., d] = va[..., dv_width] = 1.0
             dkeys, dvalues = dk[b, h0:h1], dv[b, h0:h1]
             written = 0  # keys whose gradients hold something
             for g in range(work.group):
                 heads = slice(h0 * work.group + g, h1 * work.group, work.group)
-                qa, dya = _carve(wide_q, n, tq, d + 1), _carve(wide_dy, n, tq, dv_width + 1)
+                qa, dya = _carve(wide_q, *n, tq, d + 1), _carve(wide_dy, *n, tq, dv_width + 1)
                 queries, slope = q[b, heads], dy[b, heads]
                 np.multiply(queries, factor, out=qa[..., :d])
                 bounded = work.bounded(qa[..., :d], keys)
@@ -224,8 +229,8 @@ def backward(
                 delta = np.vecdot(slope, out[b, heads])
                 np.negative(delta, out=dya[..., dv_width])
                 for start, stop, seen in work.blocks(b):
-                    p, ds = (_carve(memory, n, seen, stop - start) for memory in (weights, slopes))
-                    np.matmul(ka[:, :seen], qa[:, start:stop].swapaxes(1, 2), out=p)
+                    p, ds = (_carve(memory, *n, seen, stop - start) for memory in (weights, slopes))
+                    np.matmul(ka[:, :, :seen], qa[:, :, start:stop].swapaxes(2, 3), out=p)
                     if work.added:
                         work.add(p, b, heads, start, stop, seen)
                     hidden = work.hidden(b, heads, start, stop, seen)
@@ -233,27 +238,27 @@ def backward(
                         np.minimum(p, 1.0, out=p)  # visible ones are at most 0; hidden ones must not overflow
                     base.exp(p, out=p)
                     for where, factors in hidden:
-                        p[:, where] *= factors
+                        p[:, :, where] *= factors
                     if kept is None:
-                        np.matmul(va[:, :seen], dya[:, start:stop].swapaxes(1, 2), out=ds)
+                        np.matmul(va[:, :, :seen], dya[:, :, start:stop].swapaxes(2, 3), out=ds)
                         ds *= p
                     else:
-                        m = _carve(kept, n, seen, stop - start)
+                        m = _carve(kept, *n, seen, stop - start)
                         work.kept(m, b, heads, start, stop, seen)
-                        np.matmul(values[:, :seen], slope[:, start:stop].swapaxes(1, 2), out=ds)
+                        np.matmul(values[:, :, :seen], slope[:, :, start:stop].swapaxes(2, 3), out=ds)
                         ds *= m
-                        ds -= delta[:, None, start:stop]
+                        ds -= delta[:, :, None, start:stop]
                         ds *= p
                         p *= m
                     if dbias is not None:
                         _add_reduced(dbias, ds, b, heads, start, stop, seen)
-                    np.matmul(ds.swapaxes(1, 2), keys[:, :seen], out=dq[b, heads, start:stop])
+                    np.matmul(ds.swapaxes(2, 3), keys[:, :, :seen], out=dq[b, heads, start:stop])
                     for total, a, c in ((dvalues, p, slope), (dkeys, ds, queries)):
-                        _accumulate(total[:, :seen], a, c[:, start:stop], more, first=not written)
+                        _accumulate(total[:, :, :seen], a, c[:, :, start:stop], more, first=not written)
                     written = max(written, seen)
                 dq[b, heads] *= options.scale
-            dkeys[:, written:] = 0.0
-            dvalues[:, written:] = 0.0
+            dkeys[:, :, written:] = 0.0
+            dvalues[:, :, written:] = 0.0
             dkeys *= options.scale
 
     parallel(part, len(work.units), work.grain)
@@ -272,10 +277,10 @@ def _accumulate(total: Any, a: Any, b: Any, memory: Any, first: bool) -> None:
         total += np.matmul(a, b, out=_carve(memory, *total.shape))
 
 
-def _add_reduced(dbias: Any, ds: Any, b: int, heads: slice, start: int, stop: int, seen: int) -> None:
+def _add_reduced(dbias: Any, ds: Any, *block: Any) -> None:
     """Add the gradient of a block's transposed scores to that of a bias that was broadcast."""
-    target = _part(dbias, b, heads, start, stop, seen)
-    repeated = tuple(axis for axis in range(3) if target.shape[axis] == 1 and ds.shape[axis] != 1)
+    target = _part(dbias, *block)
+    repeated = tuple(axis for axis in range(4) if target.shape[axis] == 1 and ds.shape[axis] != 1)
     target += ds.sum(axis=repeated, keepdims=True) if repeated else ds
 
 

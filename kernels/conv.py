@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Backend, common_backend, empty_images, is_channels_last
+from ..backend.numpy_backend import NumpyBackend
+from . import conv_cuda, conv_numpy
+from ._launch import Plan, definition_plan, explained
 from .im2col import add_columns, check_image, checked_counts, columns
 from .windows import Windows, in_blocks, padded, windows
 
@@ -52,9 +55,32 @@ def conv(
         raise ValueError(f"conv: bias must be {x.dtype} of shape {weight.shape[:1]}, got {bias.dtype} of {bias.shape}")
     counts = checked_counts("conv", geometry, x.shape[2:])
     y = _empty_like(backend, x, (x.shape[0], weight.shape[0], *counts))
-    if y.size:
+    if y.size and _has_cpu_path(backend, x):
+        conv_numpy.forward(backend, x, weight, bias, geometry, groups, workspace, y)
+    elif y.size and not conv_cuda.forward(backend, x, weight, bias, geometry, groups, y):
         conv_definition(backend, x, weight, bias, geometry, groups, workspace, y)
     return y
+
+
+@explained("conv1d")
+@explained("conv2d")
+@explained("conv3d")
+@explained("conv")
+def _explain(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Plan:
+    backend = common_backend(x, weight)
+    geometry, groups = _check("conv", x, weight, stride, padding, dilation, groups)
+    if not x.size or not weight.size:
+        return definition_plan("an array is empty, nothing is launched")
+    return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups)
 
 
 def conv_backward_data(
@@ -87,7 +113,13 @@ def conv_backward_data(
         "conv_backward_data", dy, weight, lengths, stride, padding, dilation, groups
     )
     dx = _empty_like(backend, dy, (dy.shape[0], weight.shape[1] * groups, *lengths))
-    if dx.size:
+    if not dx.size:
+        return dx
+    if not dy.size:
+        dx[...] = 0
+    elif _has_cpu_path(backend, dy):
+        conv_numpy.backward_data(backend, dy, weight, geometry, groups, workspace, dx)
+    elif not conv_cuda.backward_data(backend, dy, weight, geometry, groups, dx):
         conv_backward_data_definition(backend, dy, weight, geometry, groups, workspace, dx)
     return dx
 
@@ -133,7 +165,9 @@ def conv_backward_weight(
         dweight = backend.empty(shape, x.dtype, backend.device_of(x))
     if not dy.size or not x.size:
         dweight[...] = 0
-    else:
+    elif _has_cpu_path(backend, x):
+        conv_numpy.backward_weight(backend, dy, x, geometry, groups, workspace, dweight)
+    elif not conv_cuda.backward_weight(backend, dy, x, geometry, groups, workspace, dweight):
         conv_backward_weight_definition(backend, dy, x, geometry, groups, workspace, dweight)
     if out is None or out is dweight:
         return dweight
@@ -143,6 +177,9 @@ def conv_backward_weight(
 
 def conv_backward_bias(dy: Array, out: Array | None = None) -> Array:
     """``dbias[f] = sum over n, i of dy[n, f, i]``, shape ``(F,)``; 16-bit floats are added in float32."""
+    backend = common_backend(dy)
+    if dy.size and _has_cpu_path(backend, dy):
+        return conv_numpy.backward_bias(backend, dy, out)
     axes = (0, *range(2, dy.ndim))
     total = dy.sum(axis=axes, dtype="float32").astype(dy.dtype) if dy.dtype.itemsize == 2 else dy.sum(axis=axes)
     if out is None:
@@ -229,6 +266,10 @@ def _block_columns(
 
 def _bytes_in_row(channels: int, geometry: Windows, counts: tuple[int, ...], itemsize: int) -> int:
     return channels * geometry.size * math.prod(counts[1:]) * itemsize
+
+
+def _has_cpu_path(backend: Backend, x: Array) -> bool:
+    return isinstance(backend, NumpyBackend) and x.dtype.itemsize >= 4
 
 
 def _empty_like(backend: Backend, x: Array, shape: tuple[int, ...]) -> Array:

@@ -22,12 +22,14 @@ _SMALLEST_OWN = 1e-18  # of exp(x[label]): above, no quotient of a sum by it ove
 
 
 def cross_entropy_rows(
-    x: Any, labels: Any, hard: Any, soft: Any, spread: Any, scale: float, losses: Any, dx: Any = None
-) -> None:
+    x: Any, labels: Any, hard: Any, soft: Any, spread: Any, scale: float, losses: Any, dx: Any = None,
+    z_loss: float = 0.0,
+) -> None:  # fmt: skip
     """``losses[r] = hard[r] * (lse[r] - x[r, labels[r]]) + soft[r] * sum_c spread[c] * (lse[r] - x[r, c])``.
 
     With ``p = softmax(x)`` and ``S = sum(spread)`` the gradient of ``scale * sum(losses)`` is
     ``dx[r, c] = scale * ((hard[r] + S * soft[r]) * p[r, c] - hard[r] * (c == labels[r]) - soft[r] * spread[c])``.
+    ``z_loss`` adds ``z_loss * soft[r] * lse[r]^2``, and ``2 * z_loss * soft[r] * lse[r]`` to the factor of ``p``.
 
     Args:
         x: logits, shape ``(rows, cols)``, C-contiguous, float32 or float64. lse[r] is ``log(sum(exp(x[r, :])))``.
@@ -44,7 +46,7 @@ def cross_entropy_rows(
     if x.size <= _CHUNK:
         e = np.empty_like(x) if dx is None else dx
         with np.errstate(all="ignore"):
-            _chunk(x, labels, hard, soft, spread, scale, losses, e, dx is not None, True)
+            _chunk(x, labels, hard, soft, spread, scale, losses, e, dx is not None, True, z_loss)
         return
     step = max(1, _CHUNK // cols)
 
@@ -55,7 +57,7 @@ def cross_entropy_rows(
             part = slice(start, min(start + step, last))
             out = e[: part.stop - start] if dx is None else dx[part]
             h, s = (w if isinstance(w, float) else w[part] for w in (hard, soft))
-            shift = _chunk(x[part], labels[part], h, s, spread, scale, losses[part], out, dx is not None, shift)
+            shift = _chunk(x[part], labels[part], h, s, spread, scale, losses[part], out, dx is not None, shift, z_loss)
 
     parallel(work, rows, max(1, _PART // cols))
 
@@ -71,6 +73,7 @@ def _chunk(
     e: Any,
     gradient: bool,
     shift: bool,
+    z_loss: float,
 ) -> bool:
     """The rows of one chunk; ``e`` takes the exponentials and becomes the gradient where that is wanted.
 
@@ -86,7 +89,8 @@ def _chunk(
         shift = not (sums.min() >= _SMALLEST_SUM and sums.max() <= _LARGEST_SUM)  # true for NaN
     logits = x
     if shift:
-        logits = np.subtract(x, np.maximum.reduce(x, axis=1, keepdims=True), e)
+        largest = np.maximum.reduce(x, axis=1)
+        logits = np.subtract(x, largest[:, None], e)
         picked = flat[place]
         spread_logits = None if spread is None else logits.dot(spread)
         np.exp(e, e)
@@ -106,10 +110,17 @@ def _chunk(
         whole = float(spread.sum())
         losses += soft * (whole * np.log(sums, dtype=np.float64) - spread_logits)
         total = hard + soft * whole
+    if z_loss:
+        lse = np.log(sums)
+        if shift:
+            lse += largest
+        losses += lse * lse * (soft * z_loss)
+        total = total + lse * (2.0 * z_loss * soft)
     if gradient:
         factor = np.divide(total * scale, sums)
         e *= factor[:, None]
-        flat[place] = -factor * rest if spread is None else factor * own - hard * scale
+        only = spread is None and not z_loss  # the label has all of the target: nothing of its own is left to subtract
+        flat[place] = -factor * rest if only else factor * own - hard * scale
         if spread is not None:
             e -= spread * (soft * scale) if isinstance(soft, float) else spread * (soft * scale)[:, None]
     return shift

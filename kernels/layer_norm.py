@@ -1,4 +1,4 @@
-"""Layer normalisation and its derivative on plain arrays."""
+"""Layer normalisation and its derivative on plain arrays; the CUDA kernels are in ``layer_norm.cu``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, backend_of, common_backend
-from . import layer_norm_numpy
+from ..backend import Array, Backend, backend_of, common_backend
+from . import _norm_cuda, layer_norm_numpy
+from ._launch import Plan, Plans, contiguous, definition_plan, explained
 
 
 def layer_norm(
@@ -15,7 +16,7 @@ def layer_norm(
 ) -> tuple[Array, Array, Array]:
     """``y = (x - mean) * rstd * weight + bias`` over the last axis, ``rstd = 1 / sqrt(mean((x - mean)^2) + eps)``.
 
-    The variance is taken of the centred values, so a large mean costs no accuracy.
+    The variance is taken of the centred values, so a large mean costs no accuracy. A NaN stays in its row.
 
     Args:
         x: shape ``(..., D)``; float16, bfloat16, float32 or float64.
@@ -29,6 +30,13 @@ def layer_norm(
     """
     check_rows("layer_norm", x, weight=weight, bias=bias)
     backend = backend_of(x)
+    if backend.runs_cuda and x.size:
+        x, weight, bias = (contiguous(backend, a) for a in (x, weight, bias))
+        y = backend.empty(x.shape, x.dtype, backend.device_of(x))
+        call = _norm_cuda.rows_of(backend, x, y, weight, bias, centred=True)
+        if _norm_cuda.why_not(call) is None:
+            stats = _norm_cuda.launch_forward(backend, call, x, y, None, None, weight, bias, eps)
+            return y, *(a.reshape(x.shape[:-1]) for a in stats)
     if backend.xp is not np or x.dtype.itemsize == 2 or not x.size:
         return layer_norm_definition(x, weight, bias, eps)
     rows = x.reshape(-1, x.shape[-1])
@@ -53,11 +61,14 @@ def layer_norm_backward(
         ``dx``, ``dweight``, ``dbias``; the last two of shape ``(D,)`` whether or not there was a weight or bias.
     """
     check_rows("layer_norm_backward", x, weight=weight)
-    if dy.shape != x.shape or dy.dtype != x.dtype:
-        raise ValueError(
-            f"layer_norm_backward: dy must be {x.dtype} of shape {x.shape} as x is, got {dy.dtype} of {dy.shape}"
-        )
+    check_gradient("layer_norm_backward", dy, x)
     backend = common_backend(dy, x)
+    if backend.runs_cuda and x.size:
+        dy, x, weight, mean, rstd = (contiguous(backend, a) for a in (dy, x, weight, mean, rstd))
+        dx = backend.empty(x.shape, x.dtype, backend.device_of(x))
+        call = _norm_cuda.rows_of(backend, x, dy, dx, weight, centred=True)
+        if _norm_cuda.why_not(call) is None:
+            return dx, *_norm_cuda.launch_backward(backend, call, dy, x, mean, rstd, weight, dx)
     if backend.xp is not np or x.dtype.itemsize == 2 or not x.size:
         return layer_norm_backward_definition(dy, x, mean, rstd, weight)
     cols = x.shape[-1]
@@ -105,6 +116,50 @@ def layer_norm_backward_definition(
 def widened(x: Array) -> Array:
     """16-bit floats as float32, others as they are."""
     return x.astype("float32") if x.dtype.itemsize == 2 else x
+
+
+# -- which kernels run -----------------------------------------------------------------------------------------------
+
+
+@explained("layer_norm")
+def _explain_forward(
+    x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> Plan | Plans:
+    check_rows("layer_norm", x, weight=weight, bias=bias)
+    return explain_rows(backend_of(x), x, weight, bias, centred=True)
+
+
+@explained("layer_norm_backward")
+def _explain_backward(dy: Array, x: Array, mean: Array, rstd: Array, weight: Array | None = None) -> Plan | Plans:
+    check_rows("layer_norm_backward", x, weight=weight)
+    check_gradient("layer_norm_backward", dy, x)
+    return explain_rows(common_backend(dy, x), x, dy, weight, centred=True, backward=True)
+
+
+def explain_rows(
+    backend: Backend, x: Array, *others: Array | None, centred: bool, fused: bool = False, backward: bool = False
+) -> Plan | Plans:
+    """The plans for rows: every array that is given, beside results of their own, which are always aligned."""
+    if not x.size:
+        return definition_plan("the array is empty, nothing is launched")
+    if not backend.runs_cuda:
+        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+    x, *others = (contiguous(backend, a) for a in (x, *others))  # type: ignore[assignment]
+    call = _norm_cuda.rows_of(backend, x, *others, centred=centred, fused=fused)
+    if (reason := _norm_cuda.why_not(call)) is not None:
+        return definition_plan(reason)
+    return _norm_cuda.select_backward(call) if backward else _norm_cuda.select_forward(call)
+
+
+# -- checks ----------------------------------------------------------------------------------------------------------
+
+
+def check_gradient(function: str, dy: Array, x: Array, name: str = "dy") -> None:
+    """Raise unless ``dy`` has the shape and dtype of ``x``."""
+    if dy.shape != x.shape or dy.dtype != x.dtype:
+        raise ValueError(
+            f"{function}: {name} must be {x.dtype} of shape {x.shape} as x is, got {dy.dtype} of {dy.shape}"
+        )
 
 
 def check_rows(function: str, x: Array, **parameters: Any) -> None:

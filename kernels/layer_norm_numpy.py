@@ -6,6 +6,7 @@ that the normalised values are never formed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..backend import get_num_threads, parallel
 
 _CHUNK = 1 << 17  # elements; two threads need larger chunks, or they only hand the interpreter lock to and fro
 _GRAIN = 1 << 18  # elements that are worth waking a thread for
+Rows = Callable[[int, int], None]  # does something to the rows start … stop
 
 
 @lru_cache(maxsize=64)
@@ -49,12 +51,19 @@ def rows_in_chunk(rows: int, cols: int, arrays: int = 4) -> int:
     return max(1, min(rows, size // cols))
 
 
-def layer_norm_rows(x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: Any, rstd: Any) -> None:
-    """``y``, ``mean`` and ``rstd`` of :func:`kernels.layer_norm`, for ``x`` of shape ``(rows, cols)``, in place."""
+def layer_norm_rows(
+    x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: Any, rstd: Any, prepare: Rows | None = None
+) -> None:
+    """``y``, ``mean`` and ``rstd`` of :func:`kernels.layer_norm`, for ``x`` of shape ``(rows, cols)``, in place.
+
+    ``prepare(start, stop)`` is called before the rows ``start … stop`` of ``x`` are read, and may write them.
+    """
     rows, cols = x.shape
     scale = 1.0 / cols
 
     def work(chunk: int, start: int, stop: int) -> None:
+        if prepare is not None:
+            prepare(start, stop)
         part, out, m, r = x[start:stop], y[start:stop], mean[start:stop], rstd[start:stop]
         np.dot(part, ones(cols, x.dtype), m)
         m *= scale
@@ -78,8 +87,10 @@ def reciprocal_root(r: Any, scale: float, eps: float) -> None:
     np.reciprocal(r, r)
 
 
-def layer_norm_rows_backward(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, dx: Any) -> tuple[Any, Any]:
-    """``dx`` in place; returns ``dweight`` and ``dbias``."""
+def layer_norm_rows_backward(
+    dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, dx: Any, finish: Rows | None = None
+) -> tuple[Any, Any]:
+    """``dx`` in place; returns ``dweight`` and ``dbias``. ``finish(start, stop)`` is called once these rows stand."""
     rows, cols = x.shape
     step = rows_in_chunk(rows, cols)
     partial = np.empty((2, -(-rows // step), cols), x.dtype)
@@ -106,6 +117,8 @@ def layer_norm_rows_backward(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any,
             np.multiply(g, w, out)
             np.subtract(out, centred, out)
         np.multiply(out, r[:, None], out)
+        if finish is not None:
+            finish(start, stop)
 
     over_chunks(work, rows, cols)
     return partial[0].sum(axis=0), partial[1].sum(axis=0)

@@ -1,12 +1,13 @@
-"""Root-mean-square normalisation and its derivative on plain arrays."""
+"""Root-mean-square normalisation and its derivative on plain arrays; the CUDA kernels are in ``layer_norm.cu``."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..backend import Array, backend_of, common_backend
-from . import rms_norm_numpy
-from .layer_norm import check_rows, widened
+from . import _norm_cuda, rms_norm_numpy
+from ._launch import Plan, Plans, contiguous, explained
+from .layer_norm import check_gradient, check_rows, explain_rows, widened
 
 
 def rms_norm(x: Array, weight: Array | None = None, eps: float | None = None) -> tuple[Array, Array]:
@@ -23,9 +24,15 @@ def rms_norm(x: Array, weight: Array | None = None, eps: float | None = None) ->
     Source: Zhang and Sennrich 2019, arXiv 1910.07467.
     """
     check_rows("rms_norm", x, weight=weight)
-    if eps is None:
-        eps = float(np.finfo(np.float64 if x.dtype.itemsize == 8 else np.float32).eps)
+    eps = machine_epsilon(x) if eps is None else eps
     backend = backend_of(x)
+    if backend.runs_cuda and x.size:
+        x, weight = (contiguous(backend, a) for a in (x, weight))
+        y = backend.empty(x.shape, x.dtype, backend.device_of(x))
+        call = _norm_cuda.rows_of(backend, x, y, weight, centred=False)
+        if _norm_cuda.why_not(call) is None:
+            _, rstd = _norm_cuda.launch_forward(backend, call, x, y, None, None, weight, None, eps)
+            return y, rstd.reshape(x.shape[:-1])
     if backend.xp is not np or x.dtype.itemsize == 2 or not x.size:
         return rms_norm_definition(x, weight, eps)
     rows = x.reshape(-1, x.shape[-1])
@@ -48,11 +55,15 @@ def rms_norm_backward(dy: Array, x: Array, rstd: Array, weight: Array | None = N
         ``dx`` and ``dweight``; the latter of shape ``(D,)`` whether or not there was a weight.
     """
     check_rows("rms_norm_backward", x, weight=weight)
-    if dy.shape != x.shape or dy.dtype != x.dtype:
-        raise ValueError(
-            f"rms_norm_backward: dy must be {x.dtype} of shape {x.shape} as x is, got {dy.dtype} of {dy.shape}"
-        )
+    check_gradient("rms_norm_backward", dy, x)
     backend = common_backend(dy, x)
+    if backend.runs_cuda and x.size:
+        dy, x, weight, rstd = (contiguous(backend, a) for a in (dy, x, weight, rstd))
+        dx = backend.empty(x.shape, x.dtype, backend.device_of(x))
+        call = _norm_cuda.rows_of(backend, x, dy, dx, weight, centred=False)
+        if _norm_cuda.why_not(call) is None:
+            launched = _norm_cuda.launch_backward(backend, call, dy, x, None, rstd, weight, dx, bias=False)
+            return dx, launched[0]
     if backend.xp is not np or x.dtype.itemsize == 2 or not x.size:
         return rms_norm_backward_definition(dy, x, rstd, weight)
     cols = x.shape[-1]
@@ -85,3 +96,24 @@ def rms_norm_backward_definition(dy: Array, x: Array, rstd: Array, weight: Array
     dx *= rstd[..., None]
     dweight = backend_of(x).sum_rows((dy * n).reshape(-1, cols))
     return dx.astype(dtype, copy=False), dweight.astype(dtype, copy=False)
+
+
+def machine_epsilon(x: Array) -> float:
+    """Of the dtype in which ``x`` is computed: float32 for 16-bit floats."""
+    return float(np.finfo(np.float64 if x.dtype.itemsize == 8 else np.float32).eps)
+
+
+# -- which kernels run -----------------------------------------------------------------------------------------------
+
+
+@explained("rms_norm")
+def _explain_forward(x: Array, weight: Array | None = None, eps: float | None = None) -> Plan | Plans:
+    check_rows("rms_norm", x, weight=weight)
+    return explain_rows(backend_of(x), x, weight, centred=False)
+
+
+@explained("rms_norm_backward")
+def _explain_backward(dy: Array, x: Array, rstd: Array, weight: Array | None = None) -> Plan | Plans:
+    check_rows("rms_norm_backward", x, weight=weight)
+    check_gradient("rms_norm_backward", dy, x)
+    return explain_rows(common_backend(dy, x), x, dy, weight, centred=False, backward=True)

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from .layer_norm_numpy import ones, over_chunks, reciprocal_root, rows_in_chunk
+from .layer_norm_numpy import Rows, ones, over_chunks, reciprocal_root, rows_in_chunk
 
 
-def rms_norm_rows(x: Any, weight: Any, eps: float, y: Any, rstd: Any) -> None:
+def rms_norm_rows(x: Any, weight: Any, eps: float, y: Any, rstd: Any, prepare: Rows | None = None) -> None:
     """``y`` and ``rstd`` of :func:`kernels.rms_norm`, for ``x`` of shape ``(rows, cols)``, in place."""
     rows, cols = x.shape
 
     def work(chunk: int, start: int, stop: int) -> None:
+        if prepare is not None:
+            prepare(start, stop)
         part, out, r = x[start:stop], y[start:stop], rstd[start:stop]
         np.vecdot(part, part, r)
         reciprocal_root(r, 1.0 / cols, eps)
@@ -24,7 +26,7 @@ def rms_norm_rows(x: Any, weight: Any, eps: float, y: Any, rstd: Any) -> None:
     over_chunks(work, rows, cols)
 
 
-def rms_norm_rows_backward(dy: Any, x: Any, rstd: Any, weight: Any, dx: Any) -> Any:
+def rms_norm_rows_backward(dy: Any, x: Any, rstd: Any, weight: Any, dx: Any, finish: Rows | None = None) -> Any:
     """``dx`` in place; returns ``dweight``."""
     rows, cols = x.shape
     step = rows_in_chunk(rows, cols)
@@ -49,6 +51,8 @@ def rms_norm_rows_backward(dy: Any, x: Any, rstd: Any, weight: Any, dx: Any) -> 
             np.multiply(g, w, out)
             np.subtract(out, along, out)
         np.multiply(out, r[:, None], out)
+        if finish is not None:
+            finish(start, stop)
 
     over_chunks(work, rows, cols)
     return partial.sum(axis=0)

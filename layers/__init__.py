@@ -6,6 +6,7 @@ if not __name__.startswith("lamella."):
 from ..autograd import Parameter
 from . import init, links
 from .alpha_dropout import AlphaDropout, alpha_dropout
+from .batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, batch_norm
 from .bilinear import Bilinear, bilinear
 from .binary_cross_entropy import BCELoss, BCEWithLogitsLoss, binary_cross_entropy, binary_cross_entropy_with_logits
 from .celu import CELU, celu
@@ -22,6 +23,7 @@ from .conv_transpose import (
 from .cosine_similarity import CosineEmbeddingLoss, CosineSimilarity, cosine_embedding_loss, cosine_similarity
 from .cross_entropy import CrossEntropyLoss, cross_entropy
 from .dropout import Dropout, dropout
+from .dropout_add_norm import dropout_add_layer_norm, dropout_add_rms_norm
 from .elu import ELU, elu
 from .embedding import Embedding, embedding
 from .flatten import Flatten, Unflatten, flatten, unflatten
@@ -31,6 +33,7 @@ from .gaussian_noise import GaussianNoise
 from .gelu import GELU, gelu
 from .glu import GLU, glu
 from .group_norm import GroupNorm, group_norm
+from .gru import GRU, GRUCell
 from .hardshrink import Hardshrink, hardshrink
 from .hardsigmoid import Hardsigmoid, hardsigmoid
 from .hardswish import Hardswish, hardswish
@@ -49,20 +52,26 @@ from .kl_div import KLDivLoss, kl_div
 from .l1_loss import L1Loss, l1_loss
 from .layer_norm import LayerNorm, layer_norm
 from .leaky_relu import LeakyReLU, leaky_relu
-from .linear import Linear, linear
+from .linear import Linear, linear, linear_activation
+from .linear_cross_entropy import linear_cross_entropy
 from .log_softmax import LogSoftmax, log_softmax
 from .logsigmoid import LogSigmoid, logsigmoid
+from .lstm import LSTM, LSTMCell
 from .margin_loss import MarginRankingLoss, MultiMarginLoss, margin_ranking_loss, multi_margin_loss
 from .mish import Mish, mish
 from .module import Buffer, Module
 from .mse_loss import MSELoss, mse_loss
+from .multihead_attention import MultiheadAttention
 from .nll_loss import NLLLoss, nll_loss
 from .poisson_nll_loss import PoissonNLLLoss, poisson_nll_loss
+from .positions import LearnedPositions, SinusoidalPositions, sinusoidal_positions
 from .prelu import PReLU, prelu
 from .relu import ReLU, relu
 from .relu6 import ReLU6, relu6
 from .residual import DenseConnection, Residual
 from .rms_norm import RMSNorm, rms_norm
+from .rnn import RNN, RNNCell
+from .scaled_dot_product_attention import scaled_dot_product_attention
 from .selu import SELU, selu
 from .sigmoid import Sigmoid, sigmoid
 from .sign import Sign, sign
@@ -78,6 +87,9 @@ from .swish import Swish, swish
 from .tanh import Tanh, tanh
 from .tanhshrink import Tanhshrink, tanhshrink
 from .threshold import Threshold, threshold
+from .transformer import Transformer
+from .transformer_decoder import TransformerDecoder, TransformerDecoderLayer
+from .transformer_encoder import TransformerEncoder, TransformerEncoderLayer
 from .triplet_margin_loss import TripletMarginLoss, triplet_margin_loss
 
 __all__ = [
@@ -85,10 +97,16 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AlphaDropout",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Bilinear",
     "Buffer",
     "Conv1d",
@@ -109,6 +127,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "Fold",
+    "GRUCell",
     "GaussianNLLLoss",
     "GaussianNoise",
     "GroupNorm",
@@ -122,8 +141,10 @@ __all__ = [
     "Identity",
     "KLDivLoss",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositions",
     "Linear",
     "LogSigmoid",
     "LogSoftmax",
@@ -134,12 +155,14 @@ __all__ = [
     "ModuleDict",
     "ModuleList",
     "MultiMarginLoss",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "Parameter",
     "ParameterList",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNCell",
     "ReLU",
     "ReLU6",
     "Residual",
@@ -147,6 +170,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Sign",
+    "SinusoidalPositions",
     "SmoothL1Loss",
     "SoftMarginLoss",
     "Softmax",
@@ -159,10 +183,16 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "Unflatten",
     "Unfold",
     "alpha_dropout",
+    "batch_norm",
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -177,6 +207,8 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "dropout_add_layer_norm",
+    "dropout_add_rms_norm",
     "elu",
     "embedding",
     "flatten",
@@ -198,6 +230,8 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_activation",
+    "linear_cross_entropy",
     "links",
     "log_softmax",
     "logsigmoid",
@@ -211,10 +245,12 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "sign",
     "silu",
+    "sinusoidal_positions",
     "smooth_l1_loss",
     "soft_margin_loss",
     "softmax",

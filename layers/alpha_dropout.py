@@ -7,7 +7,8 @@ from typing import Any
 
 from ..autograd import op
 from ..backend import Array, Generator, as_generator, backend_of
-from .drop import Dropping, check_dropping, kept
+from ..kernels.activation import Dropout, kept
+from .drop import Dropping, check_dropping
 from .reduction import widened
 
 _LOWEST = -1.7580993408473766  # the limit of SELU at -infinity, -scale * alpha
@@ -21,12 +22,12 @@ def _alpha_dropout(x: Array, p: float, key: int, offset: int) -> Any:
         return xp.zeros_like(x), lambda dy: (xp.zeros_like(dy),)
     a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * _LOWEST**2))
     y = widened(x) - _LOWEST
-    y *= kept(x, shape, p, key, offset)
+    y *= kept(x, shape, Dropout(p, key, offset))
     y += _LOWEST - p * _LOWEST
     y *= a
 
     def backward(dy: Array) -> Any:
-        dx = dy * kept(dy, shape, p, key, offset)
+        dx = dy * kept(dy, shape, Dropout(p, key, offset))
         dx *= a
         return (dx,)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 from .real import real
@@ -21,6 +22,10 @@ def celu(x: Array, alpha: float = 1.0) -> Any:
     if not alpha > 0:
         raise ValueError(f"celu: alpha must be greater than 0, got {alpha}")
 
+    return activation("celu", x, _form(alpha))
+
+
+def _form(alpha: float) -> Activation:
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
         xp.clip(x, -math.inf, 0.0, out=t)
         t /= alpha
@@ -31,7 +36,7 @@ def celu(x: Array, alpha: float = 1.0) -> Any:
         xp.clip(x, 0.0, math.inf, out=y)
         y += t
 
-    return activation("celu", x, fill)
+    return Activation("celu", fill, alpha)
 
 
 class CELU(Module):
@@ -47,3 +52,6 @@ class CELU(Module):
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
+
+    def fused_form(self) -> Activation:
+        return _form(self.alpha)

@@ -10,11 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..autograd import Parameter
+from .fusion import can_fuse, run_from
 from .module import Module
 
 
 class Sequential(Module):
     """The modules one after another: ``Sequential(f, g)(x) = g(f(x))``; their names are ``0``, ``1``, …
+
+    On CUDA a linear layer, the activation and the dropout after it run together, unless one of them has hooks.
 
     Args:
         modules: modules, or any functions of one tensor.
@@ -31,8 +34,13 @@ class Sequential(Module):
             yield name.removeprefix("_order."), value
 
     def forward(self, x: Any) -> Any:
-        for module in self._order:
-            x = module(x)
+        if not can_fuse(x):
+            for module in self._order:
+                x = module(x)
+            return x
+        i = 0
+        while i < len(self._order):
+            x, i = run_from(self._order, i, x)
         return x
 
     def __len__(self) -> int:

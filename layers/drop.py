@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..autograd import Tensor, is_floating
 from ..autograd.tape import require_arrays
-from ..backend import Array, Generator, as_generator, backend_of, random_bits
+from ..backend import Generator, as_generator
 from .module import Module
 
 
@@ -31,18 +30,6 @@ def check_probability(name: str, p: Any, argument: str = "p") -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{name}: {argument} must be in [0, 1], got {p}")
     return value
-
-
-def kept(like: Array, shape: tuple[int, ...], p: float, key: int, offset: int) -> Array:
-    """True where a value is kept: element ``i`` where word ``offset + i`` of the stream is at least ``p * 2**32``.
-
-    A function of (key, offset) alone and bit-identical on every device, so a mask is never stored.
-    """
-    backend = backend_of(like)
-    threshold = round(p * 2.0**32)
-    if threshold >= 1 << 32:  # p = 1: no 32-bit word reaches it
-        return backend.xp.zeros_like(like, dtype=bool, shape=shape)
-    return (random_bits(key, offset, math.prod(shape), backend.device_of(like)) >= threshold).reshape(shape)
 
 
 class Dropping(Module):

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import kernels
 from ..autograd import op
 from ..backend import Array, Generator, as_generator
-from .drop import Dropping, check_dropping, kept
+from ..kernels.activation import has_activation_kernel, kept
+from .drop import Dropping, check_dropping
 
 
 @op
 def _dropout(x: Array, p: float, key: int, offset: int) -> Any:
+    dropping = kernels.Dropout(p, key, offset)
+    if has_activation_kernel(x):
+        return kernels.activation_forward(x, dropout=dropping), lambda dy: (masked_by_kernel(dy, dropping),)
     shape = x.shape
-    scale = 1.0 / (1.0 - p) if p < 1 else 0.0
 
     def masked(values: Array) -> Array:
-        y = values * kept(values, shape, p, key, offset)
-        y *= scale
+        y = values * kept(values, shape, dropping)
+        y *= dropping.scale
         return y
 
     return masked(x), lambda dy: (masked(dy),)
+
+
+def masked_by_kernel(dy: Array, dropping: kernels.Dropout) -> Array:
+    """The gradient of what was dropped from: the same places are dropped again."""
+    return kernels.activation_backward(dy, dy, dropout=dropping)
 
 
 def dropout(x: Any, p: float = 0.5, *, training: bool = True, rng: Generator | None = None) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 from .real import real
@@ -19,10 +19,10 @@ def elu(x: Array, alpha: float = 1.0) -> Any:
 
     Source: Clevert, Unterthiner, Hochreiter 2016, arXiv 1511.07289.
     """
-    return activation("elu", x, elu_fill(alpha, 1.0))
+    return activation("elu", x, elu_form(alpha, 1.0))
 
 
-def elu_fill(alpha: float, scale: float) -> Callable[..., None]:
+def elu_form(alpha: float, scale: float) -> Activation:
     """``scale * elu(x, alpha)`` and its slope."""
     low = scale * alpha
 
@@ -40,7 +40,7 @@ def elu_fill(alpha: float, scale: float) -> Callable[..., None]:
             y *= scale
         y += t
 
-    return fill
+    return Activation("elu", fill, low, scale)
 
 
 class ELU(Module):
@@ -54,3 +54,6 @@ class ELU(Module):
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
+
+    def fused_form(self) -> Activation:
+        return elu_form(self.alpha, 1.0)

@@ -7,10 +7,11 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ..kernels.erf import erfc
 from ._elementwise import activation
 from .module import Module
-from .swish import swish_fill
+from .swish import swish_form
 
 _LARGE = 40.0  # beyond, every form is 0 or x to the last digit, in float64 too
 _SQRT_HALF = math.sqrt(0.5)
@@ -91,7 +92,11 @@ def _by_tanh(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None
     y *= t
 
 
-_FORMS = {"none": _by_erf, "tanh": _by_tanh, "sigmoid": swish_fill(1.702)}
+_FORMS = {
+    "none": Activation("gelu", _by_erf),
+    "tanh": Activation("gelu_tanh", _by_tanh),
+    "sigmoid": swish_form(1.702),
+}
 
 
 def _check(name: str, approximate: str) -> None:
@@ -115,3 +120,6 @@ class GELU(Module):
 
     def extra_repr(self) -> str:
         return f"approximate={self.approximate!r}"
+
+    def fused_form(self) -> Activation:
+        return _FORMS[self.approximate]

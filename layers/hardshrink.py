@@ -6,6 +6,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 from .real import real
@@ -16,6 +17,10 @@ def hardshrink(x: Array, lambd: float = 0.5) -> Any:
     """``x`` where ``|x| > lambd``, else 0, elementwise; the slope is 1 or 0, 0 at the jumps."""
     _check("hardshrink", lambd)
 
+    return activation("hardshrink", x, _form(lambd))
+
+
+def _form(lambd: float) -> Activation:
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
         xp.absolute(x, out=t)
         large = t > lambd
@@ -23,7 +28,7 @@ def hardshrink(x: Array, lambd: float = 0.5) -> Any:
         if slope is not None:
             slope[...] = large
 
-    return activation("hardshrink", x, fill)
+    return Activation("hardshrink", fill, lambd)
 
 
 def _check(name: str, lambd: float) -> None:
@@ -43,3 +48,6 @@ class Hardshrink(Module):
 
     def extra_repr(self) -> str:
         return f"lambd={self.lambd}"
+
+    def fused_form(self) -> Activation:
+        return _form(self.lambd)

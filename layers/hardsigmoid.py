@@ -6,6 +6,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 
@@ -16,7 +17,7 @@ def hardsigmoid(x: Array) -> Any:
 
     Chainer and Keras 2 have ``0.2 x + 0.5`` in the middle.
     """
-    return activation("hardsigmoid", x, _fill)
+    return activation("hardsigmoid", x, _FORM)
 
 
 def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
@@ -28,8 +29,14 @@ def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
         slope /= 6.0
 
 
+_FORM = Activation("hardsigmoid", _fill)
+
+
 class Hardsigmoid(Module):
     """``min(max(x + 3, 0), 6) / 6``, elementwise."""
 
     def forward(self, x: Any) -> Tensor:
         return hardsigmoid(x)
+
+    def fused_form(self) -> Activation:
+        return _FORM

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 
@@ -17,7 +18,7 @@ def hardswish(x: Array) -> Any:
 
     Source: Howard et al. 2019, arXiv 1905.02244.
     """
-    return activation("hardswish", x, _fill)
+    return activation("hardswish", x, _FORM)
 
 
 def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
@@ -36,8 +37,14 @@ def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
         slope += t
 
 
+_FORM = Activation("hardswish", _fill)
+
+
 class Hardswish(Module):
     """``x min(max(x + 3, 0), 6) / 6``, elementwise."""
 
     def forward(self, x: Any) -> Tensor:
         return hardswish(x)
+
+    def fused_form(self) -> Activation:
+        return _FORM

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 from .real import real
@@ -16,10 +16,10 @@ from .real import real
 def hardtanh(x: Array, min_val: float = -1.0, max_val: float = 1.0) -> Any:
     """``min(max(x, min_val), max_val)``, elementwise; the slope is 1 between the bounds, 0 at and beyond them."""
     _check("hardtanh", min_val, max_val)
-    return activation("hardtanh", x, hardtanh_fill(min_val, max_val))
+    return activation("hardtanh", x, hardtanh_form(min_val, max_val))
 
 
-def hardtanh_fill(low: float, high: float) -> Callable[..., None]:
+def hardtanh_form(low: float, high: float) -> Activation:
     """The identity between two bounds, and its slope."""
 
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
@@ -27,7 +27,7 @@ def hardtanh_fill(low: float, high: float) -> Callable[..., None]:
         if slope is not None:
             slope[...] = (x > low) & (x < high)
 
-    return fill
+    return Activation("hardtanh", fill, low, high)
 
 
 def _check(name: str, min_val: float, max_val: float) -> None:
@@ -48,3 +48,6 @@ class Hardtanh(Module):
 
     def extra_repr(self) -> str:
         return f"min_val={self.min_val}, max_val={self.max_val}"
+
+    def fused_form(self) -> Activation:
+        return hardtanh_form(self.min_val, self.max_val)

@@ -33,11 +33,7 @@ def layer_norm(
     Source: Ba, Kiros and Hinton 2016, arXiv 1607.06450.
     """
     shape = as_shape("layer_norm", normalized_shape)
-    if x.shape[-len(shape) :] != shape:
-        raise ValueError(f"layer_norm: x must have shape (..., {', '.join(map(str, shape))}), got {x.shape}")
-    for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None and value.shape != shape:
-            raise ValueError(f"layer_norm: {name} must have shape {shape}, got {value.shape}")
+    check_affine("layer_norm", x, shape, weight=weight, bias=bias)
     before, cols = x.shape, math.prod(shape)
     rows = x.reshape(*before[: x.ndim - len(shape)], cols)
     w = None if weight is None else weight.reshape(cols)
@@ -98,3 +94,12 @@ def as_shape(function: str, normalized_shape: int | tuple[int, ...]) -> tuple[in
     if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(f"{function}: normalized_shape must be one or more positive integers, got {normalized_shape}")
     return shape
+
+
+def check_affine(function: str, x: Array, shape: tuple[int, ...], **parameters: Array | None) -> None:
+    """Raise unless ``x`` ends in the normalized shape, which the parameters have."""
+    if x.shape[-len(shape) :] != shape:
+        raise ValueError(f"{function}: x must have shape (..., {', '.join(map(str, shape))}), got {x.shape}")
+    for name, value in parameters.items():
+        if value is not None and value.shape != shape:
+            raise ValueError(f"{function}: {name} must have shape {shape}, got {value.shape}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 from .real import real
@@ -17,8 +18,10 @@ def leaky_relu(x: Array, negative_slope: float = 0.01) -> Any:
 
     Where lecture notes write ``x / alpha`` below 0, as in ``max(x, x / alpha)``, ``negative_slope`` is ``1 / alpha``.
     """
-    a = negative_slope
+    return activation("leaky_relu", x, _form(negative_slope))
 
+
+def _form(a: float) -> Activation:
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
         xp.multiply(x, a, out=y)
         (xp.maximum if a <= 1 else xp.minimum)(x, y, out=y)
@@ -30,7 +33,7 @@ def leaky_relu(x: Array, negative_slope: float = 0.01) -> Any:
         else:
             slope[...] = xp.where(x > 0, 1.0, a)
 
-    return activation("leaky_relu", x, fill)
+    return Activation("leaky_relu", fill, a)
 
 
 class LeakyReLU(Module):
@@ -48,3 +51,6 @@ class LeakyReLU(Module):
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}"
+
+    def fused_form(self) -> Activation:
+        return _form(self.negative_slope)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..autograd import Parameter, Tensor, op
+from .. import kernels
+from ..autograd import Parameter, Tensor, add, op
 from ..backend import Array, Generator, as_generator, backend_of
+from ..kernels.activation import IDENTITY
 from . import init
+from .drop import check_dropping
+from .dropout import dropout
 from .lengths import length
-from .module import Module
+from .module import Module, extend_path
 
 
 @op
@@ -25,25 +29,13 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Any:
     Raises:
         ValueError: the lengths do not fit. TypeError: the dtypes differ.
     """
-    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"linear: x must have shape (..., in_features) and weight (out_features, in_features), "
-            f"got {x.shape} and {weight.shape}"
-        )
-    if x.dtype != weight.dtype:
-        raise TypeError(
-            f"linear: x and weight must have one dtype, got {x.dtype} and {weight.dtype}; cast with .astype"
-        )
+    _check(x, weight, bias)
     backend = backend_of(x)
     gemm = backend.gemm
     count = math.prod(x.shape[:-1])  # not -1: an empty array fits every number of rows
     rows = x if x.ndim == 2 else x.reshape(count, x.shape[-1])  # (N, in)
     y = gemm(rows, weight.T)  # (N, out)
     if bias is not None:
-        if bias.shape != weight.shape[:1] or bias.dtype != weight.dtype:
-            raise ValueError(
-                f"linear: bias must be {weight.dtype} of shape {weight.shape[:1]}, got {bias.dtype} of {bias.shape}"
-            )
         y += bias
     shape = x.shape
 
@@ -59,6 +51,105 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Any:
         lambda dy, out: gemm(flat(dy).T, rows, out),
         lambda dy, out: backend.sum_rows(flat(dy), out),
     )
+
+
+def _check(x: Array, weight: Array, bias: Array | None) -> None:
+    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear: x must have shape (..., in_features) and weight (out_features, in_features), "
+            f"got {x.shape} and {weight.shape}"
+        )
+    if x.dtype != weight.dtype:
+        raise TypeError(
+            f"linear: x and weight must have one dtype, got {x.dtype} and {weight.dtype}; cast with .astype"
+        )
+    if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != weight.dtype):
+        raise ValueError(
+            f"linear: bias must be {weight.dtype} of shape {weight.shape[:1]}, got {bias.dtype} of {bias.shape}"
+        )
+
+
+def linear_activation(
+    x: Any, weight: Any, bias: Any = None, activation: Any = None, *, residual: Any = None, p: float = 0.0,
+    training: bool = True, rng: Generator | None = None,
+) -> Any:  # fmt: skip
+    """``y = residual + dropout(activation(x weight^T + bias))``; on CUDA the product and one launch.
+
+    Args:
+        x, weight, bias: as for :func:`linear`.
+        activation: a module or function of one tensor, or None. Those of this room become part of the launch.
+        residual: of the shape of the result, or None.
+        p: probability of dropping, in [0, 1].
+        training: without it nothing is dropped.
+        rng: the stream of masks, as for :func:`dropout`; a fresh generator by default.
+    """
+    from .fusion import can_fuse, form_of
+
+    form = None if activation is None else form_of(activation)
+    if can_fuse(x) and (activation is None or form is not None):
+        dropping = None
+        if p:
+            p, rng = check_dropping("linear_activation", x, p), as_generator("linear_activation", rng)
+            size = math.prod(x.shape[:-1]) * weight.shape[0]
+            dropping = kernels.Dropout(p, *rng.reserve(size)) if training else None
+        return _with_epilogue(x, weight, bias, residual, form, dropping)
+    y = linear(x, weight, bias)
+    y = y if activation is None else activation(y)
+    y = dropout(y, p, training=training, rng=rng) if p else y
+    return y if residual is None else add(residual, y)
+
+
+@op
+def _with_epilogue(
+    x: Array, weight: Array, bias: Any, residual: Any, form: kernels.Activation | None, dropping: kernels.Dropout | None
+) -> Any:
+    """``residual + dropout(f(z))`` with ``z = x weight^T + bias``; all gradients begin with that of ``z``."""
+    _check(x, weight, bias)
+    backend = backend_of(x)
+    gemm = backend.gemm
+    shape, count = x.shape, math.prod(x.shape[:-1])
+    rows = x if x.ndim == 2 else x.reshape(count, x.shape[-1])  # (N, in)
+    z = gemm(rows, weight.T)  # (N, out), without bias, which the kernel adds
+    added = None if residual is None else _rows_of(residual, z, (*shape[:-1], weight.shape[0]))
+    f = form or IDENTITY
+    over = form is None or (f.by_output and dropping is None and residual is None)  # z is not needed again
+    y = kernels.activation_forward(z, f, bias=bias, residual=added, dropout=dropping, out=z if over else None)
+    held: list[Any] = []
+
+    def dz(dy: Array) -> Array:
+        if not held or held[0] is not dy:
+            flat = dy if dy.ndim == 2 else dy.reshape(count, dy.shape[-1])
+            held[:] = [dy, _gradient_of_z(flat, z, bias, form, dropping, over)]
+        return held[1]
+
+    def dx(dy: Array, out: Any) -> Array:
+        g = gemm(dz(dy), weight)
+        return g if len(shape) == 2 else g.reshape(shape)
+
+    return y if len(shape) == 2 else y.reshape(*shape[:-1], weight.shape[0]), (
+        dx,
+        lambda dy, out: gemm(dz(dy).T, rows, out),
+        lambda dy, out: backend.sum_rows(dz(dy), out),
+        lambda dy, out: dy,
+    )
+
+
+def _gradient_of_z(
+    dy: Array, z: Array, bias: Any, form: kernels.Activation | None, dropping: kernels.Dropout | None, over: bool
+) -> Array:
+    if form is not None and over:
+        return kernels.activation_backward(dy, z, form, from_output=True)
+    if form is not None:
+        return kernels.activation_backward(dy, z, form, bias=bias, dropout=dropping)
+    return dy if dropping is None else kernels.activation_backward(dy, dy, dropout=dropping)
+
+
+def _rows_of(residual: Array, z: Array, shape: tuple[int, ...]) -> Array:
+    if residual.shape != shape or residual.dtype != z.dtype:
+        raise ValueError(
+            f"linear_activation: residual must be {z.dtype} of shape {shape}, got {residual.dtype} of {residual.shape}"
+        )
+    return residual.reshape(z.shape)
 
 
 class Linear(Module):
@@ -92,6 +183,18 @@ class Linear(Module):
 
     def forward(self, x: Any) -> Tensor:
         return linear(x, self.weight, self.bias)
+
+    def run_with(self, x: Any, form: kernels.Activation | None, drop: Any) -> Tensor:
+        """Forward with an activation, and a Dropout module or None, in the same launch; for :mod:`.fusion`."""
+        dropping = None
+        try:
+            if drop is not None and drop.training and drop.p:
+                size = math.prod(x.shape[:-1]) * self.out_features
+                dropping = kernels.Dropout(drop.p, *drop.rng.reserve(size))
+            return _with_epilogue(x, self.weight, self.bias, None, form, dropping)
+        except Exception as error:
+            extend_path(self, error)
+            raise
 
     def extra_repr(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 
@@ -14,7 +15,7 @@ from .module import Module
 @op
 def logsigmoid(x: Array) -> Any:
     """``-log(1 + exp(-x))``, elementwise, as ``min(x, 0) - log(1 + exp(-|x|))``; the slope is ``1 / (1 + exp(x))``."""
-    return activation("logsigmoid", x, _fill)
+    return activation("logsigmoid", x, _FORM)
 
 
 def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
@@ -30,8 +31,14 @@ def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
     y -= t
 
 
+_FORM = Activation("logsigmoid", _fill)
+
+
 class LogSigmoid(Module):
     """``-log(1 + exp(-x))``, elementwise."""
 
     def forward(self, x: Any) -> Tensor:
         return logsigmoid(x)
+
+    def fused_form(self) -> Activation:
+        return _FORM

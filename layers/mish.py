@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 
@@ -22,7 +23,7 @@ def mish(x: Array) -> Any:
     ``n / (n + 2) + 4 x e (e + 1) / (n + 2)**2``. Neither subtracts, so small values keep their digits.
     Source: Misra 2019, arXiv 1908.08681.
     """
-    return activation("mish", x, _fill)
+    return activation("mish", x, _FORM)
 
 
 def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
@@ -48,8 +49,14 @@ def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
     y *= t
 
 
+_FORM = Activation("mish", _fill)
+
+
 class Mish(Module):
     """``x tanh(log(1 + exp(x)))``, elementwise."""
 
     def forward(self, x: Any) -> Tensor:
         return mish(x)
+
+    def fused_form(self) -> Activation:
+        return _FORM

@@ -48,7 +48,7 @@ class Module:
                 return self._hooks.call(self, args, kwargs)
             return self.forward(*args, **kwargs)
         except Exception as error:
-            _extend_path(self, error)
+            extend_path(self, error)
             raise
 
     # -- what it holds ----------------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def _same_bytes(a: Array, b: Array) -> bool:
     return bool(one.dtype == other.dtype and one.tobytes() == other.tobytes())
 
 
-def _extend_path(module: Module, error: Exception) -> None:
+def extend_path(module: Module, error: Exception) -> None:
     """Say, at the end of an error's message, in which module it arose.
 
     Each module that the error passes through puts its child's name in front: only a parent knows it.

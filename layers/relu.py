@@ -8,13 +8,17 @@ from typing import Any
 from ..autograd import Tensor, op
 from ..autograd.tensor import is_floating
 from ..backend import Array, backend_of
+from ..kernels.activation import Activation, has_activation_kernel
 from ..kernels.elementwise import CHUNK, elementwise
+from ._elementwise import by_kernel
 from .module import Module
 
 
 @op
 def relu(x: Array) -> Any:
     """``max(x, 0)``, elementwise. The derivative at 0 is 0, as frameworks have it; lecture notes often write 1."""
+    if has_activation_kernel(x):
+        return by_kernel(x, _FORM)
     if x.size > CHUNK and is_floating(x.dtype):
         (y,) = elementwise(_relu, x)
         return y, lambda dy: elementwise(_relu_backward, dy, y, quiet=False)
@@ -30,8 +34,20 @@ def _relu_backward(xp: Any, dy: Array, y: Array, dx: Array) -> None:
     xp.multiply(dy, y > 0, out=dx)
 
 
+def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
+    _relu(xp, x, y)
+    if slope is not None:
+        slope[...] = x > 0
+
+
+_FORM = Activation("relu", _fill)
+
+
 class ReLU(Module):
     """``max(x, 0)``, elementwise."""
 
     def forward(self, x: Any) -> Tensor:
         return relu(x)
+
+    def fused_form(self) -> Activation:
+        return _FORM

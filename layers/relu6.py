@@ -6,18 +6,19 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
-from .hardtanh import hardtanh_fill
+from .hardtanh import hardtanh_form
 from .module import Module
 
 
 @op
 def relu6(x: Array) -> Any:
     """``min(max(x, 0), 6)``, elementwise; the slope is 0 at both bounds."""
-    return activation("relu6", x, _fill)
+    return activation("relu6", x, _FORM)
 
 
-_fill = hardtanh_fill(0.0, 6.0)
+_FORM = hardtanh_form(0.0, 6.0)
 
 
 class ReLU6(Module):
@@ -25,3 +26,6 @@ class ReLU6(Module):
 
     def forward(self, x: Any) -> Tensor:
         return relu6(x)
+
+    def fused_form(self) -> Activation:
+        return _FORM

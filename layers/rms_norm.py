@@ -9,7 +9,7 @@ from .. import kernels
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array
 from . import init
-from .layer_norm import as_shape
+from .layer_norm import as_shape, check_affine
 from .module import Module
 from .real import real
 
@@ -31,10 +31,7 @@ def rms_norm(
     Source: Zhang and Sennrich 2019, arXiv 1910.07467.
     """
     shape = as_shape("rms_norm", normalized_shape)
-    if x.shape[-len(shape) :] != shape:
-        raise ValueError(f"rms_norm: x must have shape (..., {', '.join(map(str, shape))}), got {x.shape}")
-    if weight is not None and weight.shape != shape:
-        raise ValueError(f"rms_norm: weight must have shape {shape}, got {weight.shape}")
+    check_affine("rms_norm", x, shape, weight=weight)
     before, cols = x.shape, math.prod(shape)
     rows = x.reshape(*before[: x.ndim - len(shape)], cols)
     w = None if weight is None else weight.reshape(cols)

@@ -6,11 +6,14 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
-from .elu import elu_fill
+from .elu import elu_form
 from .module import Module
 
 _ALPHA, _SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
+_FORM = elu_form(_ALPHA, _SCALE)
 
 
 @op
@@ -20,7 +23,7 @@ def selu(x: Array) -> Any:
     ``alpha = 1.6733`` and ``scale = 1.0507``; the slope at 0 is ``scale * alpha``.
     Source: Klambauer et al. 2017, arXiv 1706.02515, equation 14.
     """
-    return activation("selu", x, elu_fill(_ALPHA, _SCALE))
+    return activation("selu", x, _FORM)
 
 
 class SELU(Module):
@@ -28,3 +31,6 @@ class SELU(Module):
 
     def forward(self, x: Any) -> Tensor:
         return selu(x)
+
+    def fused_form(self) -> Activation:
+        return _FORM

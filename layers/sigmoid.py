@@ -6,8 +6,9 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation, has_activation_kernel
 from ..kernels.elementwise import elementwise
-from ._elementwise import check_floating
+from ._elementwise import by_kernel, check_floating
 from .module import Module
 
 
@@ -15,6 +16,8 @@ from .module import Module
 def sigmoid(x: Array) -> Any:
     """``y = 1 / (1 + exp(-x))``, elementwise; ``dy/dx = y (1 - y)``. Accurate down to the smallest numbers."""
     check_floating("sigmoid", x)
+    if has_activation_kernel(x):
+        return by_kernel(x, _FORM)
     (y,) = elementwise(_sigmoid, x)
     return y, lambda dy: elementwise(_sigmoid_backward, dy, y, quiet=False)
 
@@ -32,8 +35,21 @@ def _sigmoid_backward(xp: Any, dy: Array, y: Array, dx: Array) -> None:
     dx *= dy
 
 
+def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
+    _sigmoid(xp, x, y)
+    if slope is not None:
+        xp.subtract(1.0, y, out=slope)
+        slope *= y
+
+
+_FORM = Activation("sigmoid", _fill)
+
+
 class Sigmoid(Module):
     """``1 / (1 + exp(-x))``, elementwise."""
 
     def forward(self, x: Any) -> Tensor:
         return sigmoid(x)
+
+    def fused_form(self) -> Activation:
+        return _FORM

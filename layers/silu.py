@@ -6,9 +6,10 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
-from .swish import swish_fill
+from .swish import swish_form
 
 
 @op
@@ -17,10 +18,10 @@ def silu(x: Array) -> Any:
 
     Source: Elfwing, Uchibe, Doya 2017, arXiv 1702.03118.
     """
-    return activation("silu", x, _fill)
+    return activation("silu", x, _FORM)
 
 
-_fill = swish_fill(1.0)
+_FORM = swish_form(1.0)
 
 
 class SiLU(Module):
@@ -28,3 +29,6 @@ class SiLU(Module):
 
     def forward(self, x: Any) -> Tensor:
         return silu(x)
+
+    def fused_form(self) -> Activation:
+        return _FORM

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..autograd import op
 from ..backend import Array
-from .drop import Dropping, check_dropping, kept
+from ..kernels.activation import Dropout, kept
+from .drop import Dropping, check_dropping
 
 
 @op
@@ -17,7 +18,7 @@ def _slice_dropout(x: Array, p: float, key: int, offset: int, axes: int) -> Any:
     scale = 1.0 / (1.0 - p) if p < 1 else 0.0
 
     def masked(values: Array) -> Array:
-        factor = kept(values, mask, p, key, offset).astype(values.dtype)
+        factor = kept(values, mask, Dropout(p, key, offset)).astype(values.dtype)
         factor *= scale
         return values * factor
 

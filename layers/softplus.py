@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 from .real import real
@@ -21,8 +22,10 @@ def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """
     if beta == 0:
         raise ValueError("softplus: beta must not be 0")
-    linear_shows = x.dtype.itemsize == 8 or threshold < 16  # else log(1 + exp(-z)) is below half a unit of the sum
+    return activation("softplus", x, _form(beta, threshold))
 
+
+def _form(beta: float, threshold: float) -> Activation:
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
         z = x if beta == 1 else x * x.dtype.type(beta)
         if slope is not None:
@@ -38,13 +41,13 @@ def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Any:
         y += t
         if beta != 1:
             y /= beta
-        if linear_shows:
+        if x.dtype.itemsize == 8 or threshold < 16:  # else log(1 + exp(-z)) is below half a unit of the sum
             linear = z > threshold
             y[...] = xp.where(linear, x, y)
             if slope is not None:
                 slope[...] = xp.where(linear, 1.0, slope)
 
-    return activation("softplus", x, fill)
+    return Activation("softplus", fill, beta, threshold)
 
 
 class Softplus(Module):
@@ -61,3 +64,6 @@ class Softplus(Module):
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}, threshold={self.threshold}"
+
+    def fused_form(self) -> Activation:
+        return _form(self.beta, self.threshold)

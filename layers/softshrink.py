@@ -6,6 +6,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 from .real import real
@@ -16,13 +17,17 @@ def softshrink(x: Array, lambd: float = 0.5) -> Any:
     """``x - lambd`` above ``lambd``, ``x + lambd`` below ``-lambd``, else 0, elementwise; slope 0 at the kinks."""
     _check("softshrink", lambd)
 
+    return activation("softshrink", x, _form(lambd))
+
+
+def _form(lambd: float) -> Activation:
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
         xp.clip(x, -lambd, lambd, out=y)
         xp.subtract(x, y, out=y)
         if slope is not None:
             slope[...] = xp.absolute(x, out=t) > lambd
 
-    return activation("softshrink", x, fill)
+    return Activation("softshrink", fill, lambd)
 
 
 def _check(name: str, lambd: float) -> None:
@@ -42,3 +47,6 @@ class Softshrink(Module):
 
     def extra_repr(self) -> str:
         return f"lambd={self.lambd}"
+
+    def fused_form(self) -> Activation:
+        return _form(self.lambd)

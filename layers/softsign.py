@@ -6,6 +6,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 
@@ -15,7 +16,7 @@ _HUGE = 1e38  # finite, and 1 is lost beside it: no inf / inf
 @op
 def softsign(x: Array) -> Any:
     """``x / (1 + |x|)``, elementwise; the slope is ``1 / (1 + |x|)**2``."""
-    return activation("softsign", x, _fill)
+    return activation("softsign", x, _FORM)
 
 
 def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
@@ -28,8 +29,14 @@ def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
     xp.divide(t, y, out=y)
 
 
+_FORM = Activation("softsign", _fill)
+
+
 class Softsign(Module):
     """``x / (1 + |x|)``, elementwise."""
 
     def forward(self, x: Any) -> Tensor:
         return softsign(x)
+
+    def fused_form(self) -> Activation:
+        return _FORM

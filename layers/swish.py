@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from ..autograd import Parameter, Tensor, op, tensor
 from ..backend import Array
+from ..kernels.activation import Activation
 from ..kernels.elementwise import elementwise
 from ._elementwise import activation
 from .module import Module
@@ -30,10 +30,10 @@ def swish(x: Array, beta: Any = 1.0) -> Any:
     Source: Ramachandran, Zoph, Le 2017, arXiv 1710.05941.
     """
     if not hasattr(beta, "shape"):
-        return activation("swish", x, swish_fill(beta))
+        return activation("swish", x, swish_form(beta))
     if beta.shape != ():
         raise ValueError(f"swish: beta must be a number or of shape (), got shape {beta.shape}")
-    y, backward = activation("swish", x, swish_fill(beta))
+    y, backward = activation("swish", x, swish_form(beta))
 
     def share(xp: Any, dy: Array, x: Array, y: Array, out: Array) -> None:
         xp.subtract(x, y, out=out)
@@ -47,7 +47,7 @@ def swish(x: Array, beta: Any = 1.0) -> Any:
     return y, (lambda dy, out: backward(dy)[0], dbeta)
 
 
-def swish_fill(beta: Any) -> Callable[..., None]:
+def swish_form(beta: Any) -> Activation:
     """Swish and its slope."""
     falling = isinstance(beta, (int, float)) and beta < 0  # then s is 0 at +inf, not at -inf
     low, high = (-math.inf, _HUGE) if falling else (-_HUGE, math.inf)
@@ -73,7 +73,7 @@ def swish_fill(beta: Any) -> Callable[..., None]:
         slope += y
         y[...] = t
 
-    return fill
+    return Activation("swish", fill, beta)
 
 
 class Swish(Module):

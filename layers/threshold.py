@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array
+from ..kernels.activation import Activation
 from ._elementwise import activation
 from .module import Module
 from .real import real
@@ -18,6 +19,10 @@ _HUGE = 1e38  # finite: no -inf * 0
 def threshold(x: Array, threshold: float, value: float) -> Any:
     """``x`` where ``x > threshold``, else ``value``, elementwise; the slope at the threshold is 0."""
 
+    return activation("threshold", x, _form(threshold, value))
+
+
+def _form(threshold: float, value: float) -> Activation:
     def fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
         y[...] = x <= threshold
         y *= value
@@ -28,7 +33,7 @@ def threshold(x: Array, threshold: float, value: float) -> Any:
         if slope is not None:
             slope[...] = above
 
-    return activation("threshold", x, fill)
+    return Activation("threshold_", fill, threshold, value)
 
 
 class Threshold(Module):
@@ -43,3 +48,6 @@ class Threshold(Module):
 
     def extra_repr(self) -> str:
         return f"threshold={self.threshold}, value={self.value}"
+
+    def fused_form(self) -> Activation:
+        return _form(self.threshold, self.value)

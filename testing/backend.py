@@ -20,7 +20,7 @@ from ..backend import (
     unregister_backend,
 )
 from .array import SimulatorArray, activity, call
-from .module import RawModule
+from .module import MOST_SHARED, RawModule
 from .xp import cupy_like, fill_with_garbage
 
 _DEVICE = Device("simulator")
@@ -116,6 +116,9 @@ class SimulatorBackend(Backend):
             owner = owner.base
         return owner
 
+    def window(self, array: SimulatorArray, count: int) -> SimulatorArray:
+        return SimulatorArray(np.lib.stride_tricks.as_strided(array._values, (count,), (array.itemsize,)))
+
     def gemm(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """``a @ b``, accumulated in float32 where the operands have 16 bits."""
         for name, operand in (("a", a), ("b", b)):
@@ -129,6 +132,9 @@ class SimulatorBackend(Backend):
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         call("scatter_add", np.add.at, (target, index, values), {})
+
+    def shared_memory(self, device: Device = _DEVICE) -> int:
+        return MOST_SHARED
 
     def compute_capability(self, device: Device = _DEVICE) -> int:
         return self.capability

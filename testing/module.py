@@ -18,7 +18,7 @@ from .errors import KernelError
 from .tensor_map import described_memory
 
 _CHECK_RACES, _CHECK_UNINITIALIZED, _SHUFFLE_ORDER = 1, 2, 4
-_DEFAULT_SHARED, _MOST_SHARED = 48 << 10, 227 << 10  # bytes; the second is what one block can have on sm_90
+_DEFAULT_SHARED, MOST_SHARED = 48 << 10, 227 << 10  # bytes; the second is what one block can have on sm_90
 _MOST_THREADS, _MOST_GRID = 1024, ((1 << 31) - 1, 65535, 65535)
 _MOST_BLOCK = (1024, 1024, 64)
 _FRAMES = 16
@@ -137,8 +137,8 @@ class Kernel:
 
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, value: int) -> None:
-        if not 0 <= value <= _MOST_SHARED:
-            raise self._refuse(f"max_dynamic_shared_size_bytes must be at most {_MOST_SHARED} (227 KiB), got {value}")
+        if not 0 <= value <= MOST_SHARED:
+            raise self._refuse(f"max_dynamic_shared_size_bytes must be at most {MOST_SHARED} (227 KiB), got {value}")
         self._most_shared = int(value)
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared_mem: int = 0) -> None:
@@ -166,7 +166,7 @@ class Kernel:
         if not 0 <= shared_mem <= self._most_shared:
             raise self._refuse(
                 f"shared_mem must be at most max_dynamic_shared_size_bytes={self._most_shared}, got {shared_mem}; "
-                f"set that attribute first to have up to {_MOST_SHARED}"
+                f"set that attribute first to have up to {MOST_SHARED}"
             )
         pointers, buffers, keep_alive = self._arguments(args)
         launch.call = self._library.address(f"simulator_call_{self._info.index}")

@@ -23,3 +23,10 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     if (reason := why_unavailable(request.param)) is not None:
         pytest.skip(reason)
     yield lamella.device(request.param)
+
+
+@pytest.fixture
+def simulator() -> Iterator[lamella.testing.SimulatorBackend]:
+    """The simulator itself, for tests that count its launches or change what it claims to be."""
+    with lamella.testing.simulator() as backend:
+        yield backend

@@ -24,8 +24,11 @@ def rng() -> lamella.Generator:
 
 @dataclass
 class Case:
-    """A module: how to make it, what it is called with, and the shape that comes out."""
+    """A module: how to make it, what it is called with, the shape that comes out, and how many numbers of each
+    parameter are held against central differences: few where a module is put together of parts with cases of their own.
+    """
 
     make: Callable[[], L.Module]
     inputs: tuple[np.ndarray, ...]
     shape: tuple[int, ...]
+    tried: int = 400

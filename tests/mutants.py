@@ -47,6 +47,18 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "gradient_norm.cu": {
+        "__shared__ float of_warp[kBlock * 32];": "more than is used",
+        "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",
+        "if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 31] = value;": "the same for 8 warps",
+        "return warp_sum<kBlock / 31>(of_warp[threadIdx.x % (kBlock / 32)]);": "8 either way",
+        "return warp_sum<kBlock / 32>(of_warp[threadIdx.x % (kBlock / 31)]);": "8 either way",
+        "if (threadIdx.x == 1) {": "every thread has the sum",
+        "result[1] = factor >= 1.f ? 1.f : factor;": "1 either way",
+        "__shared__ float of_warp[kBlock / 31];": "8 either way",
+        "if (threadIdx.x % 32 == 1) of_warp[threadIdx.x / 32] = value;": "a warp has one value",
+        "if (threadIdx.x == 1) partial[blockIdx.x] = sum;": "every thread has the sum",
+    },
     "softmax.cu": {
         "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
         "head = wanted <= length ? wanted : length;": "both are the same number there",

@@ -14,6 +14,7 @@ import pytest
 
 import lamella
 import lamella.layers as L
+import lamella.testing
 from lamella.backend import Device, backend_for, get_num_threads
 from lamella.kernels.elementwise import CHUNK
 from lamella.kernels.erf import erfc
@@ -65,6 +66,20 @@ def test_the_fixture_is_whole() -> None:
 @pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize("name", sorted({configuration["function"] for configuration, _ in FROZEN}))
 def test_values_and_gradients_are_those_of_pytorch(name: str, dtype: str, device: Device) -> None:
+    if device.kind == "simulator" and dtype in ("float16", "bfloat16"):
+        pytest.skip("a kernel to compile for each: the slow test below")
+    _compare_with_pytorch(name, dtype, device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", sorted({configuration["function"] for configuration, _ in FROZEN}))
+def test_16_bit_kernels_give_pytorchs_values_and_gradients(name: str, dtype: str) -> None:
+    with lamella.testing.simulator():
+        _compare_with_pytorch(name, dtype, lamella.device("simulator"))
+
+
+def _compare_with_pytorch(name: str, dtype: str, device: Device) -> None:
     rtol, atol = TOLERANCE[dtype]
     if (name, dtype) == ("hardsigmoid", "float64"):
         rtol = 1e-7  # PyTorch's slope there is 1/6 in float32

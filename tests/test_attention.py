@@ -156,7 +156,7 @@ def test_every_option_keeps_the_definition(shape: tuple[int, ...], kind: str, de
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
-@pytest.mark.parametrize("stack", [1, 3])
+@pytest.mark.parametrize("stack", [1, 3, 8])
 def test_many_blocks_of_queries_and_stacks_of_heads(kind: str, stack: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("_FEWEST_QUERIES", 1), ("_MOST_QUERIES", 3), ("_SCORES", 3 * 9 * stack)):
         monkeypatch.setattr(attention_numpy, name, value)

@@ -27,9 +27,9 @@ def test_kept_values_are_those_whose_word_reaches_p_and_are_scaled(device: Devic
 def test_the_word_that_equals_the_threshold_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 
-    drop = importlib.import_module("lamella.layers.drop")
+    activation = importlib.import_module("lamella.kernels.activation")
     words = np.array([0, 2**30 - 1, 2**30, 2**30 + 1, 2**32 - 1], np.uint32)
-    monkeypatch.setattr(drop, "random_bits", lambda *args: words)
+    monkeypatch.setattr(activation, "random_bits", lambda *args: words)
     y = L.dropout(np.ones(5, np.float32), 0.25)
     np.testing.assert_array_equal(y.to_numpy() != 0, [False, False, True, True, True])
 

@@ -1,0 +1,241 @@
+"""Which attention kernel runs for some arrays, and its launch; the kernels are in ``attention.cu``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, Backend, current_precision
+from ._launch import WIDEST_ACCESS, Plan, blocks, c_type, definition_plan, launch, stream_place
+
+if TYPE_CHECKING:
+    from .attention import Options
+
+_SOURCE = Path(__file__).with_name("attention.cu")
+_OLDEST = 80  # compute capability with asynchronous copies and products of bfloat16 and tf32
+_LONGEST = 2**30  # queries or keys that the kernels' 32-bit indices reach
+_WIDTHS = (32, 64, 128, 256)  # what D and Dv are padded to
+_SLICE = 128  # columns of a result that one block has
+_ROWS_OF_A_WARP = 16
+_WARPS = 4
+_MOST_PACKED = 64  # rows of a block that may come from several heads
+_WANTED_BLOCKS = 512  # enough to keep a large device busy: with fewer, and few rows, the keys are split
+_FEWEST_KEYS = 256  # in a part of the keys
+_MOST_SPLITS = 64
+
+_ROW_STRIDES = np.dtype([(name, np.int64) for name in ("batch", "head", "row")])
+_SCORE_STRIDES = np.dtype([(name, np.int64) for name in ("batch", "head", "row", "column")])
+_STREAM = np.dtype([("key", np.uint64), ("counter", np.uint64), ("skip", np.int32)], align=True)
+_PROBLEM = np.dtype(  # struct Problem in attention.cu
+    [
+        *((name, _ROW_STRIDES) for name in ("q", "k", "v", "out")),
+        *((name, _SCORE_STRIDES) for name in ("mask", "bias")),
+        ("stream", _STREAM),
+        *((name, np.int32) for name in ("mask_kind", "bias_kind", "aligned")),
+        *((name, np.int32) for name in ("heads", "group", "packed", "queries", "keys", "width", "value_width")),
+        *((name, np.int32) for name in ("shift", "splits")),
+        ("threshold", np.uint32),
+        *((name, np.float32) for name in ("scale", "keep_scale")),
+    ],
+    align=True,
+)
+_NONE, _BYTES, _FLOATS, _ELEMENTS = range(4)  # enum Kind there
+
+
+class _Case(NamedTuple):
+    """What the choice of a kernel depends on, in plain values."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, int, int, int]  # of the scores
+    key_heads: int
+    width: int
+    value_width: int
+    has_options: bool
+    tf32: bool
+
+    @property
+    def padded(self) -> int:
+        """The narrowest WIDTH that holds both widths."""
+        return next(width for width in _WIDTHS if width >= max(self.width, self.value_width))
+
+    def defines(self, kernel: str, warps: int, columns: int) -> tuple[str, ...]:
+        """The macros of one variant."""
+        options = {"OPTIONS": int(self.has_options), "TF32": int(self.tf32), "DTYPE": c_type(self.dtype)}
+        sizes = {"WIDTH": self.padded, "SLICE": min(self.padded, _SLICE), "COLS": columns, "WARPS": warps}
+        return (kernel, *(f"{name}={value}" for name, value in {**options, **sizes}.items()))
+
+    def tile_bytes(self, rows: int) -> int:
+        """Shared memory for rows of WIDTH; 16 bytes beside each keep eight of them in different banks."""
+        return rows * (self.padded * self.dtype.itemsize + WIDEST_ACCESS)
+
+
+class _Forward(NamedTuple):
+    """The forward kernel's launch."""
+
+    plan: Plan
+    packed: int
+    splits: int
+
+
+def forward_plan(backend: Backend, q: Array, k: Array, v: Array, options: Options) -> Plan:
+    """The kernel that :func:`forward` launches for these arrays; none where the definition has to do."""
+    if (why := _why_none(backend, q, v, options)) is not None:
+        return definition_plan(why)
+    return _forward(_case(q, k, v, options)).plan
+
+
+def forward(backend: Backend, q: Array, k: Array, v: Array, options: Options, out: Array, lse: Array) -> None:
+    """Launch what :func:`forward_plan` says; ``out`` has any strides, ``lse`` is C-contiguous."""
+    plan, packed, splits = _forward(_case(q, k, v, options))
+    memory, problem = _problem(backend, options, {"q": q, "k": k, "v": v, "out": out}, ("q", "k", "v"))
+    problem["packed"], problem["splits"] = packed, splits
+    part, part_lse, result = None, lse, memory["out"]
+    if splits > 1:
+        device = backend.device_of(q)
+        part = backend.empty((splits, *options.shape[:3], v.shape[3]), np.float32, device)
+        part_lse = backend.empty((splits, *options.shape[:3]), np.float32, device)
+    arrays = (*(memory[name] for name in ("q", "k", "v", "mask", "bias", "lengths")), result, part_lse, part)
+    launch(_SOURCE, plan._replace(scalars=(problem,)), backend, *arrays)
+    if part is not None:
+        rows = math.prod(options.shape[:3])
+        combine = ("COMBINE", f"DTYPE={c_type(q.dtype)}")
+        scalars = (np.int64(rows), problem)
+        plan = Plan("attention_combine", combine, blocks("attention", rows, _WARPS), 32 * _WARPS, scalars, "")
+        launch(_SOURCE, plan, backend, part, part_lse, result, lse)
+
+
+# -- the choice ------------------------------------------------------------------------------------------------------
+
+
+def _why_none(backend: Backend, q: Array, v: Array, options: Options) -> str | None:
+    """The reason for the definition, or None where the kernels take these arrays."""
+    if not backend.runs_cuda:
+        return f"the {backend.name} backend runs no CUDA kernels"
+    if c_type(q.dtype) is None:
+        return f"there is no kernel for {q.dtype}, only for float32, float16 and bfloat16"
+    capability = backend.compute_capability(backend.device_of(q))
+    if capability < _OLDEST:
+        return f"the kernels need compute capability {_OLDEST / 10}, this device has {capability / 10}"
+    if not math.prod(options.shape) or not v.shape[3]:
+        return "the result is empty or there are no keys, nothing is launched"
+    if max(q.shape[3], v.shape[3]) > _WIDTHS[-1]:
+        return f"heads of width {max(q.shape[3], v.shape[3])}, the kernels take at most {_WIDTHS[-1]}"
+    if max(options.shape[2:]) > _LONGEST:
+        return f"{max(options.shape[2:])} queries or keys, the kernels index at most {_LONGEST}"
+    return None
+
+
+def _case(q: Array, k: Array, v: Array, options: Options) -> _Case:
+    has_options = options.mask is not None or options.bias is not None or options.dropout > 0
+    tf32 = q.dtype.itemsize == 4 and current_precision() == "tf32"
+    return _Case(q.dtype, options.shape, k.shape[1], q.shape[3], v.shape[3], has_options, tf32)
+
+
+@lru_cache(maxsize=1024)
+def _forward(case: _Case) -> _Forward:
+    batch, heads, queries, keys = case.shape
+    group = heads // case.key_heads
+    packed = group if group * queries <= _MOST_PACKED else 1
+    rows = packed * queries
+    warps = 1 if rows <= _ROWS_OF_A_WARP else _WARPS
+    columns = {2: 32 if case.padded == 256 else 64, 4: 16 if case.padded >= 128 else 32}[case.dtype.itemsize]
+    grid = blocks("attention", rows, warps * _ROWS_OF_A_WARP) * (case.padded // min(case.padded, _SLICE))
+    grid *= batch * heads // packed
+    splits = 1
+    if warps == 1 and grid < _WANTED_BLOCKS:
+        splits = max(1, min(-(-_WANTED_BLOCKS // grid), keys // _FEWEST_KEYS, _MOST_SPLITS))
+    because = f"products of {case.dtype}{' rounded to tf32' if case.tf32 else ''} on tensor cores, "
+    because += f"{warps * _ROWS_OF_A_WARP} queries against {columns} keys at a time"
+    if packed > 1:
+        because += f", of the {packed} heads that share a key"
+    if splits > 1:
+        because += f"; the keys in {splits} parts, which attention_combine puts together"
+    shared = case.tile_bytes(warps * _ROWS_OF_A_WARP + 2 * columns)
+    defines = case.defines("FORWARD", warps, columns)
+    grid = blocks("attention", grid * splits, 1)
+    return _Forward(Plan("attention_forward", defines, grid, 32 * warps, (), because, shared), packed, splits)
+
+
+# -- arrays as the kernels take them ---------------------------------------------------------------------------------
+
+
+def _problem(
+    backend: Backend, options: Options, rows: Mapping[str, Array], loaded: tuple[str, ...]
+) -> tuple[dict[str, Array | None], Any]:
+    """The arrays as memory without gaps, and ``struct Problem`` with their strides.
+
+    Args:
+        rows: arrays of shape ``(batch, heads, length, width)`` by their names in the struct.
+        loaded: those that the kernels read 16 bytes at a time where all of them are aligned.
+    """
+    problem = np.zeros((), _PROBLEM)
+    memory: dict[str, Array | None] = {"mask": None, "bias": None, "lengths": None}
+    aligned = True
+    for name, array in rows.items():
+        memory[name], strides = _dense(backend, array)
+        problem[name] = strides[:3]
+        if name in loaded:
+            bytes_apart = (stride * array.itemsize for stride in strides[:3])
+            aligned &= not any(place % WIDEST_ACCESS for place in (backend.address(memory[name]), *bytes_apart))
+    problem["aligned"] = aligned
+    for name, array in (("mask", options.mask), ("bias", options.bias)):
+        if array is not None:
+            memory[name], problem[name], problem[f"{name}_kind"] = _scores(backend, array, rows["q"].dtype)
+    if options.key_lengths is not None:
+        memory["lengths"] = backend.xp.ascontiguousarray(options.key_lengths.astype(np.int32, copy=False))
+
+    _, heads, queries, keys = options.shape
+    problem["heads"], problem["queries"], problem["keys"] = heads, queries, keys
+    problem["group"] = heads // rows["k"].shape[1]
+    problem["width"], problem["value_width"] = rows["q"].shape[3], rows["v"].shape[3]
+    problem["shift"] = max(-queries, min(keys, options.causal_offset + 1)) if options.causal else keys
+    problem["scale"], problem["keep_scale"], problem["packed"], problem["splits"] = options.scale, 1.0, 1, 1
+    if options.dropout > 0:
+        threshold = round(options.dropout * 2.0**32)
+        dropped = threshold >> 32  # every word, and a threshold of 32 bits could not say so
+        problem["threshold"] = min(threshold, 2**32 - 1)
+        problem["keep_scale"] = 0.0 if dropped else 1.0 / (1.0 - options.dropout)
+        problem["stream"] = stream_place(options.seed, options.offset)
+    return memory, problem
+
+
+def _dense(backend: Backend, array: Array) -> tuple[Array, tuple[int, ...]]:
+    """The memory of rows and its strides in elements; a copy where the last axis is not contiguous."""
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides) or not _has_rows(array):
+        array = backend.xp.ascontiguousarray(array)
+    return _window(backend, array)
+
+
+def _has_rows(array: Array) -> bool:
+    """Whether the elements along the last axis are neighbours."""
+    return array.shape[-1] == 1 or array.strides[-1] == array.itemsize
+
+
+def _window(backend: Backend, array: Array) -> tuple[Array, tuple[int, ...]]:
+    """The memory that strides reach, and these in elements: 0 along an axis of one element, none is negative."""
+    pairs = zip(array.shape, array.strides, strict=True)
+    strides = tuple(0 if n == 1 else stride // array.itemsize for n, stride in pairs)
+    if not array.flags.c_contiguous:
+        count = 1 + sum((n - 1) * stride for n, stride in zip(array.shape, strides, strict=True))
+        array = backend.window(array, count)
+    return array, strides
+
+
+def _scores(backend: Backend, array: Array, dtype: np.dtype[Any]) -> tuple[Array, tuple[int, ...], int]:
+    """A mask or bias: memory, strides with 0 along axes that are broadcast, and what it is made of."""
+    if array.dtype.kind == "b":
+        kind = _BYTES
+    elif array.dtype == np.float32:
+        kind = _FLOATS
+    elif array.dtype == dtype:
+        kind = _ELEMENTS
+    else:
+        array, kind = array.astype(np.float32), _FLOATS
+    if any(stride < 0 for stride in array.strides):
+        array = backend.xp.ascontiguousarray(array)
+    return (*_window(backend, array), kind)

@@ -1,0 +1,373 @@
+"""Convolution on the CPU: per shape the quickest of several algorithms, in blocks that stay near the cache.
+
+- kernels of 3 or 5 at stride 1 with enough channels: Winograd's, see ``winograd_numpy.py``;
+- a kernel of one value: a plain matrix product;
+- one channel a group (depthwise): a multiplication and an addition for each position in the kernel;
+- all others: columns of a block times the weight. The gradient of the data at stride 1 is such a convolution too, with
+  the kernel turned; at other strides the columns of the gradient are added where they came from.
+
+Blocks are whole samples, or rows of one, so the columns never exist as a whole. Both memory formats are taken as they
+are: with planes the product is weight times columns, with pixels columns times weight.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from ..backend import current_precision, get_num_threads, is_channels_last, parallel, pixels
+from ..backend.numpy_backend import NumpyBackend
+from .windows import Windows, in_blocks
+from .winograd_numpy import winograd, winograd_weight
+
+_CACHE = 1 << 20  # bytes of columns worked on at a time
+_SMALL_PLANE = 256  # places; planes that are smaller go through one product together
+_FEWEST = 16  # channels, below which Winograd's transforms cost more than its products save
+_ENOUGH = 1024  # channels times filters, likewise
+
+Block = tuple[int, int, int, int]
+
+
+def takes_winograd(
+    dtype: Any, channels: int, filters: int, geometry: Windows, groups: int, places: tuple[int, ...], workspace: int
+) -> bool:
+    """Whether a convolution is done by Winograd's algorithm: where it pays, unless precision is strict."""
+    transformed = 36 * channels * filters * 4  # bytes of the weight, or of one thread's sum of its gradient
+    return (
+        current_precision() != "strict"
+        and dtype == np.float32
+        and groups == 1
+        and geometry.kernel in ((3, 3), (5, 5))
+        and geometry.stride == geometry.dilation == (1, 1)
+        and min(channels, filters) >= _FEWEST
+        and channels * filters >= _ENOUGH
+        and min(places) >= 3
+        and transformed * (get_num_threads() + 1) <= workspace // 2
+    )
+
+
+def forward(
+    backend: NumpyBackend,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    geometry: Windows,
+    groups: int,
+    workspace: int,
+    y: Any,
+) -> None:
+    """``y = conv(x, weight, bias)``, float32 or float64, into ``y``, which has the memory format of ``x``."""
+    filters, channels = weight.shape[:2]
+    if takes_winograd(x.dtype, channels, filters, geometry, groups, y.shape[2:], workspace):
+        winograd(backend, x, weight, bias, geometry.before, y, workspace)
+    elif is_channels_last(y):
+        _by_pixels(backend, x, weight, bias, geometry, groups, workspace, y)
+    else:
+        _by_planes(backend, x, weight, bias, geometry, groups, workspace, y)
+
+
+def backward_data(
+    backend: NumpyBackend, dy: Any, weight: Any, geometry: Windows, groups: int, workspace: int, dx: Any
+) -> None:
+    """The gradient of ``x`` into ``dx``, which has the memory format of ``dy``."""
+    filters, channels = weight.shape[:2]
+    if all(s == 1 for s in geometry.stride):
+        turned = weight.reshape(groups, filters // groups, channels, *geometry.kernel)
+        turned = np.flip(turned.swapaxes(1, 2), tuple(range(3, turned.ndim)))
+        turned = turned.reshape(groups * channels, filters // groups, *geometry.kernel)
+        before = tuple(r - 1 - b for r, b in zip(geometry.reach, geometry.before, strict=True))
+        after = tuple(r - 1 - a for r, a in zip(geometry.reach, geometry.after, strict=True))
+        forward(backend, dy, turned, None, geometry._replace(before=before, after=after), groups, workspace, dx)
+        return
+    _scattered(backend, dy, weight, geometry, groups, workspace, dx)
+
+
+def backward_weight(
+    backend: NumpyBackend, dy: Any, x: Any, geometry: Windows, groups: int, workspace: int, dweight: Any
+) -> None:
+    """The gradient of the weight into ``dweight``; each thread adds up its own blocks."""
+    filters, channels = dweight.shape[:2]
+    if takes_winograd(x.dtype, channels, filters, geometry, groups, dy.shape[2:], workspace):
+        winograd_weight(backend, dy, x, geometry.kernel[0], geometry.before, dweight, workspace)
+        return
+    last = is_channels_last(x)
+    counts = dy.shape[2:]
+    blocks = _blocks(x.dtype, x.shape[0], channels * groups, geometry, counts, workspace)
+    parts = min(get_num_threads(), len(blocks))
+    bounds = [len(blocks) * i // parts for i in range(parts + 1)]
+    width = channels * geometry.size
+    shape = (groups, width, filters // groups) if last else (groups, filters // groups, width)
+    sums = backend.empty((parts, *shape), x.dtype)
+
+    def add_up(part: int) -> None:
+        maker = _Columns(backend, x, geometry, groups, counts, blocks, last)
+        one = backend.empty(shape, x.dtype)
+        for i in range(bounds[part], bounds[part + 1]):
+            first, end, row, stop = block = blocks[i]
+            cols, g = maker.of(block), dy[first:end, :, row:stop]
+            out = sums[part] if i == bounds[part] else one
+            if last:  # (n places, groups, kernel C/G) and (n places, groups, F/G)
+                g = pixels(g).reshape(-1, groups, filters // groups)
+                for k in range(groups):
+                    np.matmul(cols[:, k].T, g[:, k], out=out[k])
+            else:  # (groups, C/G kernel, n, places) and (groups, F/G, n, places)
+                g = g.reshape(end - first, groups, filters // groups, -1).transpose(1, 2, 0, 3)
+                g, cols = g.reshape(groups, filters // groups, -1), cols.reshape(groups, width, -1)
+                np.matmul(g, cols.transpose(0, 2, 1), out=out)
+            if out is one:
+                np.add(sums[part], one, sums[part])
+
+    def work(start: int, stop: int) -> None:
+        for part in range(start, stop):
+            add_up(part)
+
+    parallel(work, parts)
+    total = sums[0]
+    for other in sums[1:]:
+        total += other
+    if last:  # (groups, kernel, C/G, F/G) to (groups, F/G, C/G, kernel)
+        total = total.reshape(groups, geometry.size, channels, filters // groups).transpose(0, 3, 2, 1)
+    dweight[...] = total.reshape(dweight.shape)
+
+
+def backward_bias(backend: NumpyBackend, dy: Any, out: Any) -> Any:
+    """The sum of each channel, ``(F,)``, by products with ones."""
+    if is_channels_last(dy):
+        return backend.sum_rows(pixels(dy).reshape(-1, dy.shape[1]), out)
+    planes = dy.reshape(dy.shape[0] * dy.shape[1], math.prod(dy.shape[2:]))
+    return backend.sum_rows(np.add.reduce(planes, axis=1).reshape(dy.shape[:2]), out)
+
+
+# -- columns ---------------------------------------------------------------------------------------------------------
+
+
+def _blocks(
+    dtype: Any, samples: int, channels: int, geometry: Windows, counts: tuple[int, ...], workspace: int
+) -> list[Block]:
+    """Blocks whose columns stay in the cache and, for all threads together, under the limit."""
+    in_row = channels * geometry.size * math.prod(counts[1:]) * dtype.itemsize
+    threads = get_num_threads()
+    limit = min(_CACHE, workspace // (4 * threads), -(-samples * counts[0] * in_row // threads))
+    return list(in_blocks(samples, counts[0], in_row, limit))
+
+
+class _Columns:
+    """Makes the columns of one block after another in the same memory.
+
+    Args:
+        last: pixels, ``(n places, groups, kernel C/G)``; else planes, ``(groups, C/G kernel, n, places)``.
+    """
+
+    def __init__(
+        self,
+        backend: NumpyBackend,
+        x: Any,
+        geometry: Windows,
+        groups: int,
+        counts: tuple[int, ...],
+        blocks: list[Block],
+        last: bool,
+    ) -> None:
+        self.x, self.geometry, self.groups, self.counts, self.last = x, geometry, groups, counts, last
+        self.places = math.prod(counts[1:])
+        most = max((end - first) * (stop - row) for first, end, row, stop in blocks) * self.places
+        self.memory = backend.empty((most * x.shape[1] * geometry.size,), x.dtype)
+        self.wide: Any = None
+
+    def of(self, block: Block) -> Any:
+        first, end, row, stop = block
+        x, groups = self.x, self.groups
+        inside, here = self.geometry.part(row, stop, x.shape[2])
+        wide = self._padded(x[first:end, :, inside], here)
+        samples, channels = end - first, x.shape[1] // groups
+        counts = (stop - row, *self.counts[1:])
+        stride = wide.strides
+        moved = tuple(d * s for d, s in zip(here.dilation, stride[2:], strict=True))
+        apart = tuple(d * s for d, s in zip(here.stride, stride[2:], strict=True))
+        places = math.prod(counts)
+        cols = self.memory[: samples * places * groups * channels * here.size]
+        if self.last:
+            seen = as_strided(
+                wide,
+                (samples, *counts, groups, *here.kernel, channels),
+                (stride[0], *apart, channels * stride[1], *moved, stride[1]),
+            )
+            np.copyto(cols.reshape(seen.shape), seen)
+            return cols.reshape(samples * places, groups, here.size * channels)
+        seen = as_strided(
+            wide,
+            (groups, channels, *here.kernel, samples, *counts),
+            (channels * stride[1], stride[1], *moved, stride[0], *apart),
+        )
+        np.copyto(cols.reshape(seen.shape), seen)
+        return cols.reshape(groups, channels * here.size, samples, places)
+
+    def _padded(self, part: Any, here: Windows) -> Any:
+        """The block's values with zeros around, in the order of the columns; as they are where none are needed."""
+        lengths = tuple(n + b + a for n, b, a in zip(part.shape[2:], here.before, here.after, strict=True))
+        if lengths == part.shape[2:] and not any(here.before):
+            return part
+        shape = (*part.shape[:2], *lengths)
+        if self.wide is None or self.wide.shape != shape:
+            if self.last:
+                memory = np.empty((shape[0], *lengths, shape[1]), part.dtype)
+                self.wide = memory.transpose(0, memory.ndim - 1, *range(1, memory.ndim - 1))
+            else:
+                self.wide = np.empty(shape, part.dtype)
+        source, target = [], []
+        for n, length, b in zip(part.shape[2:], lengths, here.before, strict=True):
+            start = max(-b, 0)
+            count = max(min(n - start, length - max(b, 0)), 0)
+            source.append(slice(start, start + count))
+            target.append(slice(max(b, 0), max(b, 0) + count))
+        self.wide[...] = 0
+        self.wide[(..., *target)] = part[(..., *source)]
+        return self.wide
+
+
+def _is_plain(geometry: Windows) -> bool:
+    """Whether the columns are the values as they are: a kernel of one value at every place."""
+    return geometry.size == 1 and not any(geometry.before + geometry.after) and all(s == 1 for s in geometry.stride)
+
+
+def _by_planes(
+    backend: NumpyBackend, x: Any, weight: Any, bias: Any, geometry: Windows, groups: int, workspace: int, y: Any
+) -> None:
+    """Weight times columns, ``(F/G, C/G k) @ (C/G k, places)``, planes in and out."""
+    filters, samples = weight.shape[0], x.shape[0]
+    w = np.ascontiguousarray(weight).reshape(groups, filters // groups, -1)
+    b = None if bias is None else bias.reshape(groups, filters // groups, 1)
+    counts = y.shape[2:]
+    width = math.prod(counts[1:])
+    target = y.reshape(samples, groups, filters // groups, -1)
+    if _is_plain(geometry) and x.flags.c_contiguous:
+        source = x.reshape(samples, groups, x.shape[1] // groups, -1)
+
+        def plain(start: int, stop: int) -> None:
+            for n in range(start, stop):
+                np.matmul(w, source[n], out=target[n])
+                if b is not None:
+                    target[n] += b
+
+        parallel(plain, samples)
+        return
+    blocks = _blocks(x.dtype, samples, x.shape[1], geometry, counts, workspace)
+
+    def work(start: int, stop: int) -> None:
+        maker = _Columns(backend, x, geometry, groups, counts, blocks[start:stop], last=False)
+        for block in blocks[start:stop]:
+            first, end, row, last = block
+            cols = maker.of(block)  # (groups, C/G k, n, places)
+            if end - first == 1:
+                out = target[first, :, :, row * width : last * width]
+                np.matmul(w, cols[:, :, 0], out=out)
+                if b is not None:
+                    out += b
+                continue
+            made = np.matmul(w, cols.reshape(groups, cols.shape[1], -1))
+            if b is not None:
+                made += b
+            target[first:end] = made.reshape(groups, -1, end - first, cols.shape[3]).transpose(2, 0, 1, 3)
+
+    parallel(work, len(blocks))
+
+
+def _by_pixels(
+    backend: NumpyBackend, x: Any, weight: Any, bias: Any, geometry: Windows, groups: int, workspace: int, y: Any
+) -> None:
+    """Columns times weight, ``(places, k C/G) @ (k C/G, F/G)``, pixels in and out."""
+    filters, channels, samples = weight.shape[0], weight.shape[1], x.shape[0]
+    w = weight.reshape(groups, filters // groups, channels, geometry.size).transpose(0, 3, 2, 1)
+    w = np.ascontiguousarray(w).reshape(groups, geometry.size * channels, filters // groups)
+    counts = y.shape[2:]
+    target = pixels(y).reshape(samples, -1, groups, filters // groups)
+    b = None if bias is None else bias.reshape(groups, filters // groups)
+    width = math.prod(counts[1:])
+    blocks = _blocks(x.dtype, samples, x.shape[1], geometry, counts, workspace)
+    plain = _is_plain(geometry) and is_channels_last(x)
+
+    def work(start: int, stop: int) -> None:
+        maker = None if plain else _Columns(backend, x, geometry, groups, counts, blocks[start:stop], last=True)
+        for block in blocks[start:stop]:
+            first, end, row, last = block
+            out = target[first:end, row * width : last * width].reshape(-1, groups, filters // groups)
+            seen = maker.of(block) if maker else pixels(x[first:end, :, row:last])
+            cols = seen.reshape(len(out), groups, -1)  # (n places, groups, k C/G)
+            for k in range(groups):
+                np.matmul(cols[:, k], w[k], out=out[:, k])
+            if b is not None:
+                out += b
+
+    parallel(work, len(blocks))
+
+
+def _scattered(
+    backend: NumpyBackend, dy: Any, weight: Any, geometry: Windows, groups: int, workspace: int, dx: Any
+) -> None:
+    """Weight times gradient gives the columns' gradient, which is added where the columns came from.
+
+    Samples are shared out among threads; the rows of one sample follow each other, in the same order at each call.
+    """
+    filters, channels = weight.shape[:2]
+    last = is_channels_last(dy)
+    counts, samples = dy.shape[2:], dy.shape[0]
+    lengths = tuple(n + b + a for n, b, a in zip(dx.shape[2:], geometry.before, geometry.after, strict=True))
+    w = np.ascontiguousarray(weight).reshape(groups, filters // groups, channels, geometry.size)
+    if last:  # (groups, F/G, k C/G)
+        w = np.ascontiguousarray(w.transpose(0, 1, 3, 2)).reshape(groups, filters // groups, -1)
+    else:  # (groups, C/G k, F/G)
+        w = np.ascontiguousarray(w.reshape(groups, filters // groups, -1).transpose(0, 2, 1))
+    width = channels * geometry.size
+
+    def work(start: int, stop: int) -> None:
+        blocks = [
+            (first + start, end + start, row, row_stop)
+            for first, end, row, row_stop in _blocks(
+                dy.dtype, stop - start, channels * groups, geometry, counts, workspace
+            )
+        ]
+        wide: Any = None
+        for block in blocks:
+            first, end, row, row_stop = block
+            part = dy[first:end, :, row:row_stop]
+            here = (row_stop - row, *counts[1:])
+            places = math.prod(here)
+            if row == 0:
+                shape = (end - first, channels * groups, *lengths)
+                if last:
+                    memory = np.zeros((shape[0], *lengths, shape[1]), dy.dtype)
+                    wide = memory.transpose(0, memory.ndim - 1, *range(1, memory.ndim - 1))
+                else:
+                    wide = np.zeros(shape, dy.dtype)
+            if last:
+                g = pixels(part).reshape(-1, groups, filters // groups)
+                cols = np.empty((len(g), groups, width), dy.dtype)
+                for k in range(groups):
+                    np.matmul(g[:, k], w[k], out=cols[:, k])
+                cols = cols.reshape(end - first, *here, groups, geometry.size, channels)
+                axes = (0, len(here) + 1, len(here) + 3, len(here) + 2, *range(1, len(here) + 1))
+                cols = cols.transpose(axes)  # (n, groups, C/G, k, *places)
+            else:
+                g = part.reshape(end - first, groups, filters // groups, places)
+                cols = np.matmul(w, g).reshape(end - first, groups, channels, geometry.size, *here)
+            for i, place in enumerate(geometry.places(here)):
+                moved = slice(
+                    place[0].start + row * geometry.stride[0], place[0].stop + row * geometry.stride[0], place[0].step
+                )
+                target = wide[(..., moved, *place[1:])]
+                np.add(target, cols[:, :, :, i].reshape(target.shape), target)
+            if row_stop == counts[0]:
+                source, into = [], []
+                for n, b, length in zip(dx.shape[2:], geometry.before, lengths, strict=True):
+                    begin = max(-b, 0)
+                    count = max(min(n - begin, length - max(b, 0)), 0)
+                    into.append(slice(begin, begin + count))
+                    source.append(slice(max(b, 0), max(b, 0) + count))
+                if any(s.stop - s.start != n for s, n in zip(into, dx.shape[2:], strict=True)):
+                    dx[first:end] = 0
+                dx[(slice(first, end), slice(None), *into)] = wide[(..., *source)]
+
+    parallel(work, samples)

@@ -1,0 +1,291 @@
+// cross_entropy_rows: with q_c the target of class c in row r, lse = log(sum_c exp(x[r, c])) and p_c = exp(x[r, c] - lse)
+//   losses[r] = sum_c q_c * (lse - x[r, c]) + z_loss * lse^2
+//   dx[r, c]  = scale * ((sum_c q_c + 2 * z_loss * lse) * p_c - q_c), scale = dy[r * dy_step] / divisor[0]
+// x, dx: rows x cols, DTYPE in {float, half, bfloat16}, contiguous. Either output may be null. The targets are
+//   LABELS         labels[r] in 0 ... cols - 1: q_c = w_c where c is the label, else 0. The label `ignored` counts for
+//                  nothing: loss and gradient 0. Any other is a fault: loss and gradient NaN.
+//   SMOOTHED       the same with q_c = w_c * ((1 - smoothing) * (c == labels[r]) + smoothing / cols).
+//   PROBABILITIES  t, of the shape and type of x: q_c = w_c * ((1 - smoothing) * t[r, c] + smoothing / cols).
+// w: cols floats, or null for ones. divisor, dy: floats, or null for 1. Sums in float32. Two variants, as in softmax.cu:
+//   REGISTERS  THREADS lanes hold a row in registers: one read, one write. Holds cols / VECTOR <= THREADS * PACKS.
+//   STREAMED   a block walks along its row, and a second time for the gradient. CACHED=1 keeps the row in shared memory,
+//              16 bytes for each pack of VECTOR elements, so that it is read once all the same.
+// 1 <= cols <= 2^30. THREADS >= 2 * VECTOR where VECTOR > 1; then all rows of x, t and dx agree in their address modulo 16.
+// In place is allowed (dx may be x or t). A label's loss is log1p(sum of the other exponentials / its own), exact where
+// small. NaN or inf in a row stay in it. Results do not depend on the schedule. Source: Milakov & Gimelshein 2018, arXiv
+// 1805.02867 (running maximum and sum); Hsu et al. 2024, arXiv 2410.10989 (gradient formed in the forward pass, in place).
+//
+// SMALL: what stands around it. cross_entropy_divisor: sum of the weights of the labels that count. cross_entropy_total:
+// result[0] = sum(losses) / divisor[0]. cross_entropy_scale: dx *= dy[0], nothing where that is 1. One block for each of the
+// first two, so that the order of additions is fixed.
+//
+// architectures: 75 80 90 100 120
+// compile: REGISTERS LABELS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=8,4|128,8 -> 56 registers, 0 spills
+// compile: REGISTERS LABELS DTYPE=float VECTOR=4 THREADS,PACKS=32,4|128,4|512,4 -> 96 registers, 0 spills
+// compile: REGISTERS LABELS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=32,4|128,4|512,2 -> 104 registers, 0 spills
+// compile: STREAMED LABELS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 CACHED=0 -> 64 registers, 0 spills
+// compile: STREAMED LABELS DTYPE=float VECTOR=4 THREADS,PACKS=512,4 CACHED=0|1 -> 96 registers, 0 spills
+// compile: STREAMED LABELS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=512,2 CACHED=0|1 -> 96 registers, 0 spills
+// compile: REGISTERS SMOOTHED DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=8,4|128,8 -> 64 registers, 0 spills
+// compile: STREAMED SMOOTHED DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 CACHED=0 -> 64 registers, 0 spills
+// compile: STREAMED SMOOTHED DTYPE=float VECTOR=4 THREADS,PACKS=512,2 CACHED=0 -> 96 registers, 0 spills
+// compile: STREAMED SMOOTHED DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=512,1 CACHED=0 -> 104 registers, 0 spills
+// compile: REGISTERS PROBABILITIES DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=8,4|128,8 -> 64 registers, 0 spills
+// compile: STREAMED PROBABILITIES DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 CACHED=0 -> 64 registers, 0 spills
+// compile: STREAMED PROBABILITIES DTYPE=float VECTOR=4 THREADS,PACKS=512,2 CACHED=0 -> 96 registers, 0 spills
+// compile: STREAMED PROBABILITIES DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=512,1 CACHED=0 -> 104 registers, 0 spills
+// compile: SMALL DTYPE=float|half|bfloat16 THREADS=512 -> 48 registers, 0 spills
+#include "cuda_compat.cuh"
+#include "fault.cuh"
+
+using T = DTYPE;  // not a macro: -DT=… breaks NVRTC's own header
+
+#ifndef SMALL
+#include "rows.cuh"
+
+#ifdef PROBABILITIES
+using Target = T;
+#else
+using Target = long long;
+#endif
+#ifdef LABELS
+constexpr bool kForAll = false;  // only the label has a part in the target
+#else
+constexpr bool kForAll = true;
+#endif
+
+// The targets of one row, q_c.
+struct Wanted {
+  const Target* targets;
+  const float* weight;
+  float share;      // of every class: smoothing / cols
+  float own;        // of the label, or of a probability of 1: 1 - smoothing
+  long long start;  // of the row in targets
+  int label;        // -1 where there is none: beyond the rows, ignored, probabilities
+  bool ignored;
+
+  __device__ Wanted(const Target* targets, const float* weight, const Row& row, int cols, long long ignored_label,
+                    float smoothing, long long* faults, long long fault)
+      : targets(targets), weight(weight), share(smoothing / cols), own(1.f - smoothing), start(row.start), label(-1),
+        ignored(false) {
+#ifndef PROBABILITIES
+    if (!row.exists) return;
+    const long long given = targets[row.index];
+    ignored = given == ignored_label;
+    const bool right = given >= 0 && given < cols;
+    if (right && !ignored) label = (int)given;
+    if (!right && !ignored) {
+      own = __int_as_float(0x7fffffff);  // NaN
+      if (row.lane == 0) report_fault(faults, fault, given, cols);
+    }
+    own *= label >= 0 && weight != nullptr ? weight[label] : 1.f;
+#endif
+  }
+
+  // q_c but for the label's own part.
+  __device__ float of(int column) const {
+    const float w = weight == nullptr ? 1.f : weight[column];
+#ifndef PROBABILITIES
+    return w * share;
+#else
+    return w * (own * load_float(targets + start + column) + share);
+#endif
+  }
+};
+
+// What has been seen of a row: the largest logit, the sum of exp(logit - largest) without the label's, and of the part for
+// all classes sum(q * (largest - logit)) and sum(q).
+struct Seen {
+  float largest, rest = 0.f, far = 0.f, all = 0.f;
+
+  // Make the largest at least as large as these, and what was seen so far relative to it.
+  template <int COUNT> __device__ void raise(const float (&logits)[COUNT], float single) {
+    const float before = largest;
+    largest = fmaxf(largest, single);
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) largest = fmaxf(largest, logits[i]);
+    rest *= exponential(before - largest);
+    if (all != 0.f) far += all * (largest - before);
+  }
+
+  // A logit that is no greater than the largest; returns its exponential, 0 for the label's.
+  __device__ float take(float logit, int column, const Wanted& wanted) {
+    const float e = column == wanted.label ? 0.f : exponential(logit - largest);
+    rest += e;
+    if (kForAll) {
+      const float q = wanted.of(column);
+      if (q != 0.f) far += q * (largest - logit);
+      all += q;
+    }
+    return e;
+  }
+};
+
+// What all lanes of a row know once its sums are complete.
+struct Outcome {
+  float loss, per_exponential, at_label, scale;  // dx = per_exponential * e - scale * q, and at_label - scale * q
+
+  __device__ Outcome(const Seen& seen, float largest, const Wanted& wanted, float label_logit, float z_loss, float scale)
+      : scale(scale) {
+    const float factor = exponential(seen.largest - largest);
+    const float rest = row_sum<0>(seen.rest * factor);
+    const float far = kForAll ? row_sum<1>(seen.all == 0.f ? seen.far : seen.far + seen.all * (largest - seen.largest)) : 0.f;
+    const float all = kForAll ? row_sum<2>(seen.all) : 0.f;
+    const float own = wanted.label < 0 ? 0.f : exponential(label_logit - largest);
+    const float sum = rest + own, log_sum = logf(sum), lse = largest + log_sum;
+    const float hard = wanted.label < 0 ? 0.f : wanted.own;
+    loss = kForAll ? far + all * log_sum : 0.f;
+    if (wanted.label >= 0) loss += hard * (own < 1e-18f ? log_sum + (largest - label_logit) : log1pf(rest / own));
+    const float others = all + 2.f * z_loss * lse;
+    per_exponential = scale * (hard + others) / sum;
+    at_label = scale * (others * own - hard * rest) / sum;
+    if (z_loss != 0.f) loss += z_loss * lse * lse;
+    if (wanted.own != wanted.own) loss = per_exponential = at_label = wanted.own;  // a label out of range
+  }
+
+  // dx at one place. An ignored row gets 0 whatever stands in it.
+  __device__ float gradient(float e, int column, const Wanted& wanted) const {
+    if (wanted.ignored) return 0.f;
+    const float slope = column == wanted.label ? at_label : per_exponential * e;
+    return kForAll ? slope - scale * wanted.of(column) : slope;
+  }
+};
+
+#define ARGUMENTS                                                                                                      \
+  const T *x, const Target *targets, const float *weight, const float *divisor, const float *dy, float *losses, T *dx, \
+      long long *faults, long long rows, int cols, long long dy_step, long long ignored, float smoothing,              \
+      float z_loss, long long fault
+
+__device__ inline float scale_of(const Row& row, const float* divisor, const float* dy, long long dy_step) {
+  const float upstream = dy != nullptr && row.exists ? dy[row.index * dy_step] : 1.f;
+  return divisor == nullptr ? upstream : upstream / divisor[0];
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+cross_entropy_rows(ARGUMENTS) {
+  const Row row(x, rows, cols);
+  const Wanted wanted(targets, weight, row, cols, ignored, smoothing, faults, fault);
+  const float label_logit = wanted.label < 0 ? -INFINITY : load_float(x + row.start + wanted.label);
+  float single = row.has_single() ? load_float(x + row.single_at()) : -INFINITY;
+  Seen seen;
+  seen.largest = fmaxf(kLowest, label_logit);
+  Packs packs;
+  Values v;
+#ifdef STREAMED
+  constexpr int kStep = THREADS * PACKS;  // packs that the block takes at a time
+#if CACHED
+  DYN_SHARED(memory);
+  VectorPack* const cache = reinterpret_cast<VectorPack*>(memory);  // each thread reads what it wrote itself
+#endif
+#else
+  constexpr int kStep = 1 << 30;  // one step
+#endif
+
+  for (int first = row.lane; first == row.lane || first < row.packs; first += kStep) {
+    load_packs(x, row, first, packs);
+    to_values(packs, row, first, -INFINITY, v);
+    seen.raise(v, single);
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k) {
+      if (!row.has(first + k * THREADS)) continue;
+#if defined(STREAMED) && CACHED
+      cache[first + k * THREADS] = packs[k];
+#endif
+#pragma unroll
+      for (int i = 0; i < VECTOR; ++i) {
+        float& value = v[k * VECTOR + i];
+        value = seen.take(value, row.column(first + k * THREADS) + i, wanted);
+      }
+    }
+  }
+  float single_e = 0.f;
+  if (row.has_single()) single_e = seen.take(single, row.single, wanted);
+
+  const float largest = row_max(seen.largest);
+  const float scale = scale_of(row, divisor, dy, dy_step);
+  const Outcome outcome(seen, largest, wanted, label_logit, z_loss, scale);
+  if (losses != nullptr && row.exists && row.lane == 0) losses[row.index] = wanted.ignored ? 0.f : outcome.loss;
+  if (dx == nullptr) return;
+  if (kWarps == 1) __syncwarp();  // where dx is x all lanes have read the label's logit (else a row sum has waited)
+
+#ifdef STREAMED
+  single_e = exponential(single - largest);
+  for (int first = row.lane; first < row.packs; first += kStep) {
+#if CACHED
+#pragma unroll
+    for (int k = 0; k < PACKS; ++k)
+      if (row.has(first + k * THREADS)) packs[k] = cache[first + k * THREADS];
+#else
+    load_packs(x, row, first, packs);
+#endif
+    to_values(packs, row, first, 0.f, v);
+#pragma unroll
+    for (float& value : v) value = exponential(value - largest);
+#else
+  {
+    const int first = row.lane;
+    const float factor = exponential(seen.largest - largest);
+    single_e *= factor;
+#pragma unroll
+    for (float& value : v) value *= factor;
+#endif
+#pragma unroll
+    for (int i = 0; i < PACKS * VECTOR; ++i) {
+      const int pack = first + i / VECTOR * THREADS;
+      if (row.has(pack)) v[i] = outcome.gradient(v[i], row.column(pack) + i % VECTOR, wanted);
+    }
+    store_values(dx, row, first, v);
+  }
+  if (row.has_single()) store(dx + row.single_at(), outcome.gradient(single_e, row.single, wanted));
+}
+
+#else  // SMALL
+
+// The sum over the block's THREADS threads; thread 0 gets it.
+__device__ inline float block_sum(float value) {
+  __shared__ float of_warp[32];
+  value = warp_sum(value);
+  if (threadIdx.x < 32) of_warp[threadIdx.x] = 0.f;
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+  __syncthreads();
+  return warp_sum(of_warp[threadIdx.x % 32]);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+cross_entropy_divisor(const long long* labels, const float* weight, float* divisor, long long rows, int cols,
+                      long long ignored) {
+  float sum = 0.f;
+  for (long long row = threadIdx.x; row < rows; row += THREADS) {
+    const long long label = labels[row];
+    if (label != ignored && label >= 0 && label < cols) sum += weight == nullptr ? 1.f : weight[label];
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) divisor[0] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+cross_entropy_total(const float* losses, const float* divisor, T* result, long long rows) {
+  float sum = 0.f;
+  for (long long row = threadIdx.x; row < rows; row += THREADS) sum += losses[row];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) store(result, divisor == nullptr ? sum : sum / divisor[0]);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+cross_entropy_scale(T* dx, const float* dy, long long count) {
+  const float factor = dy[0];
+  if (factor == 1.f) return;
+  constexpr int kVector = 16 / sizeof(T);
+  const long long first = ((long long)blockIdx.x * THREADS + threadIdx.x) * kVector;
+  if (first + kVector <= count) {
+    Pack<T, kVector> pack = load_pack<kVector>(dx + first);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) from_float(to_float(pack.at[i]) * factor, pack.at[i]);
+    store_pack(dx + first, pack);
+    return;
+  }
+  for (long long i = first; i < count; ++i) store(dx + i, load_float(dx + i) * factor);
+}
+
+#endif

@@ -1,0 +1,201 @@
+"""Batch normalisation: each channel is brought to mean 0 and variance 1 over the batch and all positions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .. import kernels
+from ..autograd import Parameter, Tensor, no_grad, note_write, op
+from ..backend import Array
+from . import init
+from .lengths import length
+from .module import Buffer, Module
+from .real import real
+
+
+@op
+def _batch_norm(
+    x: Array, weight: Array | None, bias: Array | None, residual: Array | None, frozen: Any, eps: float, relu: bool
+) -> Any:
+    """``(y, mean, var)``; the statistics carry no gradient."""
+    y, mean, var = kernels.batch_norm(x, weight, bias, eps, statistics=frozen, residual=residual, relu=relu)
+    result = y if relu else None
+
+    def backward(dy: Array, dmean: Array | None, dvar: Array | None) -> Any:
+        dx, dweight, dbias, dresidual = kernels.batch_norm_backward(
+            dy, x, mean, var, weight, eps, y=result, frozen=frozen is not None, residual=residual is not None
+        )
+        return dx, None if weight is None else dweight, None if bias is None else dbias, dresidual
+
+    return (y, mean, var), backward
+
+
+def batch_norm(
+    x: Any,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: Any = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: Any = None,
+    relu: bool = False,
+) -> Tensor:
+    """``y = relu((x - mean) / sqrt(var + eps) * weight + bias + residual)``; mean and variance of each channel.
+
+    One step on the tape and a pass over memory fewer than its parts.
+
+    Args:
+        x: shape ``(N, C, ...)``, floating.
+        running_mean, running_var: shape ``(C,)``. In training they move towards the statistics of ``x`` (the variance
+            divided by n - 1), in place; else they are used instead. None for both: always the statistics of ``x``.
+        weight, bias: shape ``(C,)``, or None.
+        training: whether to normalise by the statistics of ``x`` (the variance divided by n).
+        momentum: weight of the new statistics in the running ones.
+        eps: added to the variance.
+        residual: added before the ReLU, of the shape of ``x``; or None.
+        relu: whether negative results become 0.
+    Raises:
+        ValueError: in training with one value a channel or none; or outside of it without running statistics.
+    Source: Ioffe and Szegedy 2015, arXiv 1502.03167.
+    """
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("batch_norm: running_mean and running_var must both be given, or both be None")
+    if training:
+        count = x.size // max(1, x.shape[1]) if x.ndim > 1 else 0
+        if count < 2:
+            raise ValueError(f"batch_norm: training needs more than one value a channel, got shape {tuple(x.shape)}")
+        y, mean, var = _batch_norm(x, weight, bias, residual, None, eps, relu)
+        if running_mean is not None and running_var is not None:
+            with no_grad():
+                for running, new in ((running_mean, mean.data), (running_var, var.data * (count / (count - 1)))):
+                    old = running.data
+                    old += (momentum * (new - old)).astype(old.dtype, copy=False)
+                    note_write(old)
+        return y
+    if running_mean is None or running_var is None:
+        raise ValueError("batch_norm: running_mean and running_var must be given where training is False")
+    y, _, _ = _batch_norm(x, weight, bias, residual, (running_mean.data, running_var.data), eps, relu)
+    return y
+
+
+class _BatchNorm(Module):
+    """What BatchNorm1d, BatchNorm2d and BatchNorm3d share."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Buffer | None
+    running_var: Buffer | None
+    num_batches_tracked: Buffer | None
+
+    _ndims: tuple[int, ...] = ()
+    _shape = ""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        name = type(self).__name__
+        self.num_features = length(name, "num_features", num_features)
+        self.eps = real(name, "eps", eps)
+        self.momentum = None if momentum is None else real(name, "momentum", momentum)
+        shape = (self.num_features,)
+        self.weight = Parameter(init.ones(shape)) if affine else None
+        self.bias = Parameter(init.zeros(shape)) if affine else None
+        self.running_mean = self.running_var = self.num_batches_tracked = None
+        if track_running_stats:
+            self.running_mean, self.running_var = Buffer(init.zeros(shape)), Buffer(init.ones(shape))
+            self.num_batches_tracked = Buffer(init.zeros(()).astype("int64"))
+
+    @property
+    def affine(self) -> bool:
+        return self.weight is not None
+
+    @property
+    def track_running_stats(self) -> bool:
+        return self.running_mean is not None
+
+    def reset_running_stats(self) -> None:
+        """Forget the running statistics: mean 0, variance 1."""
+        for buffer, value in ((self.running_mean, 0), (self.running_var, 1), (self.num_batches_tracked, 0)):
+            if buffer is not None:
+                buffer.data[...] = value
+                note_write(buffer.data)
+
+    def forward(self, x: Any, residual: Any = None, relu: bool = False) -> Tensor:
+        """Normalise; ``residual`` is added before the ``relu``, both in the same step."""
+        name = type(self).__name__
+        if x.ndim not in self._ndims or x.shape[1] != self.num_features:
+            expected = self._shape.replace("C", str(self.num_features))
+            raise ValueError(f"{name}: x must have shape {expected}, got {tuple(x.shape)}")
+        training = self.training or self.running_mean is None
+        momentum: Any = self.momentum
+        count = self.num_batches_tracked
+        if training and count is not None:
+            if math.prod((x.shape[0], *x.shape[2:])) < 2:
+                raise ValueError(f"{name}: training needs more than one value a channel, got shape {tuple(x.shape)}")
+            counted = count.data
+            counted += 1
+            note_write(counted)
+            if momentum is None:
+                momentum = 1.0 / counted.astype("float32")  # stays on the device: the host need not wait
+        return batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training,
+            momentum,
+            self.eps,
+            residual=residual,
+            relu=relu,
+        )
+
+    def extra_repr(self) -> str:
+        options = f"eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+        return f"{self.num_features}, {options}, track_running_stats={self.track_running_stats}"
+
+
+class BatchNorm1d(_BatchNorm):
+    """Normalises each channel of ``(N, C)`` or ``(N, C, T)`` over batch and positions, then scales and shifts it.
+
+    In training the statistics are those of the batch, and the running ones follow them; in evaluation the running ones
+    are used. ``norm(x, residual=r, relu=True)`` adds ``r`` and applies a ReLU in the same step.
+
+    Args:
+        num_features: the number of channels.
+        eps: added to the variance.
+        momentum: weight of the newest statistics in the running ones; None for the mean of all batches so far.
+        affine: whether there are a weight (1 at first) and a bias (0 at first).
+        track_running_stats: without them evaluation takes the statistics of its batch too.
+
+    Attributes:
+        weight, bias: shape ``(num_features,)``, or None.
+        running_mean, running_var: shape ``(num_features,)``; the variance is divided by n - 1. Or None.
+        num_batches_tracked: how many batches the running statistics have seen, int64. Or None.
+    Raises:
+        ValueError: in training with one value a channel: its variance is unknown.
+    Source: Ioffe and Szegedy 2015, arXiv 1502.03167.
+    """
+
+    _ndims, _shape = (2, 3), "(N, C) or (N, C, T)"
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalises each channel of ``(N, C, H, W)`` over the batch and all pixels; see :class:`BatchNorm1d`."""
+
+    _ndims, _shape = (4,), "(N, C, H, W)"
+
+
+class BatchNorm3d(_BatchNorm):
+    """Normalises each channel of ``(N, C, D, H, W)`` over the batch and all positions; see :class:`BatchNorm1d`."""
+
+    _ndims, _shape = (5,), "(N, C, D, H, W)"

@@ -1,0 +1,144 @@
+"""A residual, dropout and a norm in one operation: what stands between two sublayers of a transformer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .. import kernels
+from ..autograd import op
+from ..autograd.tape import require_arrays
+from ..backend import Array, Generator, as_generator, backend_of
+from .drop import check_dropping
+from .layer_norm import as_shape, check_affine
+
+
+def dropout_add_layer_norm(
+    x: Any,
+    residual: Any,
+    normalized_shape: int | tuple[int, ...],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    p: float = 0.0,
+    *,
+    training: bool = True,
+    rng: Generator | None = None,
+) -> tuple[Any, Any]:
+    """``total = residual + dropout(x, p)`` and ``y = layer_norm(total)``: one operation, about one launch on CUDA.
+
+    A post-norm block goes on with ``y``; a pre-norm block feeds ``y`` to the next sublayer and ``total`` to the next
+    residual. The mask is the one that :func:`dropout` draws from ``rng``, bit for bit.
+
+    Args:
+        x: what the sublayer gave, shape ``(..., *normalized_shape)``, floating.
+        residual: of the shape and dtype of ``x``.
+        normalized_shape, weight, bias, eps: as for :func:`layer_norm`.
+        p: probability of dropping, in [0, 1].
+        training: without it nothing is dropped.
+        rng: the stream of masks, which moves on by ``x.size`` words; a fresh generator by default.
+    Returns:
+        ``(y, total)``, both of the shape and dtype of ``x``.
+    """
+    p, place = _place("dropout_add_layer_norm", x, residual, p, training, rng)
+    shape = as_shape("dropout_add_layer_norm", normalized_shape)
+    return _layer_norm(x, residual, weight, bias, shape, eps, p, place)
+
+
+def dropout_add_rms_norm(
+    x: Any,
+    residual: Any,
+    normalized_shape: int | tuple[int, ...],
+    weight: Any = None,
+    eps: float | None = None,
+    p: float = 0.0,
+    *,
+    training: bool = True,
+    rng: Generator | None = None,
+) -> tuple[Any, Any]:
+    """``total = residual + dropout(x, p)`` and ``y = rms_norm(total)``: see :func:`dropout_add_layer_norm`.
+
+    Args:
+        eps: as for :func:`rms_norm`; None is the machine epsilon of ``x``.
+    Returns:
+        ``(y, total)``, both of the shape and dtype of ``x``.
+    """
+    p, place = _place("dropout_add_rms_norm", x, residual, p, training, rng)
+    shape = as_shape("dropout_add_rms_norm", normalized_shape)
+    return _rms_norm(x, residual, weight, shape, eps, p, place)
+
+
+def _place(
+    name: str, x: Any, residual: Any, p: float, training: bool, rng: Generator | None
+) -> tuple[float, tuple[int, int]]:
+    """The probability that counts, and where its words begin; the stream moves on only where something is drawn."""
+    require_arrays(name, x=x, residual=residual)
+    p = check_dropping(name, x, p)
+    rng = as_generator(name, rng)
+    if tuple(residual.shape) != tuple(x.shape):
+        raise ValueError(f"{name}: residual must have the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}")
+    if not training or p == 0:
+        return 0.0, (0, 0)
+    return p, rng.reserve(x.size)
+
+
+@op
+def _layer_norm(
+    x: Array,
+    residual: Array,
+    weight: Array | None,
+    bias: Array | None,
+    shape: tuple[int, ...],
+    eps: float,
+    p: float,
+    place: tuple[int, int],
+) -> Any:
+    check_affine("dropout_add_layer_norm", x, shape, weight=weight, bias=bias)
+    before, cols = x.shape, math.prod(shape)
+    rows = (*before[: x.ndim - len(shape)], cols)
+    w, b = (None if a is None else a.reshape(cols) for a in (weight, bias))
+    y, total, mean, rstd = kernels.dropout_add_layer_norm(x.reshape(rows), residual.reshape(rows), w, b, eps, p, place)
+
+    def backward(dy: Array | None, dtotal: Array | None) -> Any:
+        dx, dresidual, dweight, dbias = kernels.dropout_add_layer_norm_backward(
+            *_gradients(dy, dtotal, total, mean, rstd, w), p=p, place=place
+        )
+        return (
+            dx.reshape(before),
+            dresidual.reshape(before),
+            None if weight is None else dweight.reshape(shape),
+            None if bias is None else dbias.reshape(shape),
+        )
+
+    return (y.reshape(before), total.reshape(before)), backward
+
+
+@op
+def _rms_norm(
+    x: Array,
+    residual: Array,
+    weight: Array | None,
+    shape: tuple[int, ...],
+    eps: float | None,
+    p: float,
+    place: tuple[int, int],
+) -> Any:
+    check_affine("dropout_add_rms_norm", x, shape, weight=weight)
+    before, cols = x.shape, math.prod(shape)
+    rows = (*before[: x.ndim - len(shape)], cols)
+    w = None if weight is None else weight.reshape(cols)
+    y, total, rstd = kernels.dropout_add_rms_norm(x.reshape(rows), residual.reshape(rows), w, eps, p, place)
+
+    def backward(dy: Array | None, dtotal: Array | None) -> Any:
+        dx, dresidual, dweight = kernels.dropout_add_rms_norm_backward(
+            *_gradients(dy, dtotal, total, rstd, w), p=p, place=place
+        )
+        return dx.reshape(before), dresidual.reshape(before), None if weight is None else dweight.reshape(shape)
+
+    return (y.reshape(before), total.reshape(before)), backward
+
+
+def _gradients(dy: Array | None, dtotal: Array | None, total: Array, *others: Array | None) -> tuple[Array | None, ...]:
+    """The arrays of a backward pass, of which one gradient may be missing."""
+    dy = backend_of(total).xp.zeros_like(total) if dy is None else dy.reshape(total.shape)
+    return dy, total, *others, None if dtotal is None else dtotal.reshape(total.shape)
