@@ -31,7 +31,8 @@ examples:
   lamella bench --compare last --html report.html
       what has changed since the last run, with a page of plots
 
-exit status: 0 done; 1 something has become slower; 2 wrong usage; 3 a wrong answer, which gets no time
+exit status: 0 done; 1 something has become slower; 2 wrong usage;
+             3 a wrong answer, which gets no time
 """
 
 
