@@ -13,7 +13,7 @@ from ..backend.numpy_backend import NumpyBackend
 from . import conv_cuda, conv_numpy
 from ._launch import Plan, definition_plan, explained
 from .im2col import add_columns, check_image, checked_counts, columns
-from .windows import Windows, in_blocks, padded, windows
+from .windows import Windows, in_blocks, windows
 
 WORKSPACE = 256 << 20  # bytes
 
@@ -27,6 +27,7 @@ def conv(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    activation: str | None = None,
     workspace: int = WORKSPACE,
 ) -> Array:
     """``y[n, f, i] = bias[f] + sum over c, k of weight[f, c, k] * padded x[n, c, stride i + dilation k]``.
@@ -43,6 +44,7 @@ def conv(
         padding: the same, or a pair (before, after) for each axis, where a negative number cuts values off; or
             ``"valid"``, or ``"same"`` (stride 1; an odd zero comes last).
         groups: divides C and F.
+        activation: ``"relu"`` gives ``max(y, 0)``, on a CUDA device without another pass; None leaves y as it is.
         workspace: bytes of intermediate results held at a time; the result does not depend on it.
     Returns:
         shape ``(N, F, *places)`` with ``floor((length + padding - dilation (kernel - 1) - 1) / stride) + 1`` places.
@@ -53,13 +55,20 @@ def conv(
     geometry, groups = _check("conv", x, weight, stride, padding, dilation, groups)
     if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != x.dtype):
         raise ValueError(f"conv: bias must be {x.dtype} of shape {weight.shape[:1]}, got {bias.dtype} of {bias.shape}")
+    if activation not in (None, "relu"):
+        raise ValueError(f"conv: activation must be 'relu' or None, got {activation!r}")
     counts = checked_counts("conv", geometry, x.shape[2:])
     y = _empty_like(backend, x, (x.shape[0], weight.shape[0], *counts))
-    if y.size and _has_cpu_path(backend, x):
+    if not y.size:
+        return y
+    relu = activation == "relu"
+    if _has_cpu_path(backend, x):
         conv_numpy.forward(backend, x, weight, bias, geometry, groups, workspace, y)
-    elif y.size and not conv_cuda.forward(backend, x, weight, bias, geometry, groups, y):
+    elif conv_cuda.forward(backend, x, weight, bias, geometry, groups, relu, workspace, y):
+        return y
+    else:
         conv_definition(backend, x, weight, bias, geometry, groups, workspace, y)
-    return y
+    return backend.xp.maximum(y, 0, out=y) if relu else y
 
 
 @explained("conv1d")
@@ -75,12 +84,17 @@ def _explain(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    workspace: int = WORKSPACE,
 ) -> Plan:
     backend = common_backend(x, weight)
     geometry, groups = _check("conv", x, weight, stride, padding, dilation, groups)
+    counts = checked_counts("conv", geometry, x.shape[2:])
     if not x.size or not weight.size:
         return definition_plan("an array is empty, nothing is launched")
-    return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups)
+    if _has_cpu_path(backend, x):
+        by = conv_numpy.algorithm(x, weight, geometry, groups, workspace)
+        return definition_plan(f"the {backend.name} backend runs no CUDA kernels; NumPy does it by {by}")
+    return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups, workspace, counts)
 
 
 def conv_backward_data(
@@ -119,7 +133,7 @@ def conv_backward_data(
         dx[...] = 0
     elif _has_cpu_path(backend, dy):
         conv_numpy.backward_data(backend, dy, weight, geometry, groups, workspace, dx)
-    elif not conv_cuda.backward_data(backend, dy, weight, geometry, groups, dx):
+    elif not conv_cuda.backward_data(backend, dy, weight, geometry, groups, workspace, dx):
         conv_backward_data_definition(backend, dy, weight, geometry, groups, workspace, dx)
     return dx
 
@@ -259,7 +273,7 @@ def _block_columns(
     """The columns of a block: ``(n, groups, channels of a group * kernel, places)``."""
     first, end, row, stop = block
     inside, here = geometry.part(row, stop, x.shape[2])
-    cols = columns(backend, padded(backend, x[first:end, :, inside], here), here, (stop - row, *counts[1:]))
+    cols = columns(backend, x[first:end, :, inside], here, (stop - row, *counts[1:]))
     places = (stop - row) * math.prod(counts[1:])
     return cols.reshape(end - first, groups, x.shape[1] // groups * geometry.size, places)
 

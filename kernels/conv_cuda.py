@@ -1,66 +1,117 @@
-"""Which kernels convolve on a CUDA device: direct sums for few channels in a group, else gathered matrix products."""
+"""Which kernels convolve on a CUDA device: direct sums, gathered products, or columns and the library's product."""
 
 from __future__ import annotations
 
-from types import ModuleType
+import math
 
-from ..backend import Array, Backend
-from . import direct_conv, implicit_gemm
+from ..backend import Array, Backend, current_precision
+from . import direct_conv, im2col_gemm, implicit_gemm
 from ._launch import Plan, c_type, definition_plan
 from .windows import Windows
 
+_MANY_OUTPUTS = 128  # so many output channels pay for writing and reading columns: an estimate, not measured yet
+
 
 def forward(
-    backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int, y: Array
+    backend: Backend,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Windows,
+    groups: int,
+    relu: bool,
+    workspace: int,
+    y: Array,
 ) -> bool:
-    """``y = conv(x, weight) + bias`` where there is a kernel for it; False where the definition has to do it."""
-    chosen, _ = _choose(backend, x, weight.shape[1], weight.shape[0] // groups, groups)
-    if chosen is None:
-        return False
-    chosen.forward(backend, x, weight, bias, geometry, groups, y)
-    return True
+    """``y = conv(x, weight) + bias`` where there is a kernel for it; False where the definition has to do it.
+
+    With ``relu`` its negative values become 0.
+    """
+    way, _ = _choose(backend, x, weight.shape[1], weight.shape[0] // groups, groups, geometry, y.shape[2:], workspace)
+    if way == "direct":
+        direct_conv.forward(backend, x, weight, bias, geometry, groups, relu, y)
+    elif way == "implicit":
+        implicit_gemm.forward(backend, x, weight, bias, geometry, groups, relu, y)
+    elif way == "columns":
+        im2col_gemm.forward(backend, x, weight, bias, geometry, relu, workspace, y)
+    return bool(way)
 
 
-def backward_data(backend: Backend, dy: Array, weight: Array, geometry: Windows, groups: int, dx: Array) -> bool:
+def backward_data(
+    backend: Backend, dy: Array, weight: Array, geometry: Windows, groups: int, workspace: int, dx: Array
+) -> bool:
     """The gradient of ``x`` likewise."""
-    chosen, _ = _choose(backend, dy, weight.shape[1], weight.shape[0] // groups, groups)
-    if chosen is None:
-        return False
-    chosen.backward_data(backend, dy, weight, geometry, groups, dx)
-    return True
+    way, _ = _choose(backend, dy, weight.shape[1], weight.shape[0] // groups, groups, geometry, dy.shape[2:], workspace)
+    if way == "direct":
+        direct_conv.backward_data(backend, dy, weight, geometry, groups, dx)
+    elif way == "implicit":
+        implicit_gemm.backward_data(backend, dy, weight, geometry, groups, dx)
+    elif way == "columns":
+        im2col_gemm.backward_data(backend, dy, weight, geometry, workspace, dx)
+    return bool(way)
 
 
 def backward_weight(
     backend: Backend, dy: Array, x: Array, geometry: Windows, groups: int, workspace: int, dweight: Array
 ) -> bool:
     """The gradient of the weight likewise."""
-    chosen, _ = _choose(backend, x, dweight.shape[1], dweight.shape[0] // groups, groups)
-    if chosen is None:
-        return False
-    chosen.backward_weight(backend, dy, x, geometry, groups, dweight, workspace)
-    return True
+    channels, outputs = dweight.shape[1], dweight.shape[0] // groups
+    way, _ = _choose(backend, x, channels, outputs, groups, geometry, dy.shape[2:], workspace)
+    if way == "direct":
+        direct_conv.backward_weight(backend, dy, x, geometry, groups, dweight, workspace)
+    elif way == "implicit":
+        implicit_gemm.backward_weight(backend, dy, x, geometry, groups, dweight, workspace)
+    elif way == "columns":
+        im2col_gemm.backward_weight(backend, dy, x, geometry, workspace, dweight)
+    return bool(way)
 
 
 def explain_forward(
-    backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int
+    backend: Backend,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Windows,
+    groups: int,
+    workspace: int,
+    counts: tuple[int, ...],
 ) -> Plan:
     """What :func:`forward` launches, and why."""
-    chosen, because = _choose(backend, x, weight.shape[1], weight.shape[0] // groups, groups)
-    if chosen is None:
+    way, because = _choose(backend, x, weight.shape[1], weight.shape[0] // groups, groups, geometry, counts, workspace)
+    if way == "direct":
+        plan = direct_conv.plan_forward(x, weight, bias, geometry, groups)
+    elif way == "implicit":
+        plan = implicit_gemm.plan_forward(x, weight, bias, geometry, groups)
+    elif way == "columns":
+        plan = im2col_gemm.plan_forward(x, geometry, counts, workspace)
+    else:
         return definition_plan(because)
-    plan: Plan = chosen.plan_forward(x, weight, bias, geometry, groups)
-    return plan._replace(because=plan.because + because)
+    return plan._replace(because=f"{because}; {plan.because}")
 
 
-def _choose(backend: Backend, x: Array, channels: int, outputs: int, groups: int) -> tuple[ModuleType | None, str]:
-    """The file of kernels for these channels of a group, and why no other."""
+def _choose(
+    backend: Backend,
+    x: Array,
+    channels: int,
+    outputs: int,
+    groups: int,
+    geometry: Windows,
+    counts: tuple[int, ...],
+    workspace: int,
+) -> tuple[str, str]:
+    """The way for these channels of a group, or "" for the definition, and the reason; one for all three directions."""
     if not backend.runs_cuda:
-        return None, f"the {backend.name} backend runs no CUDA kernels"
+        return "", f"the {backend.name} backend runs no CUDA kernels"
     if c_type(x.dtype) is None:
-        return None, f"there is no kernel for {x.dtype}, only for float32, float16 and bfloat16"
+        return "", f"there is no kernel for {x.dtype}, only for float32, float16 and bfloat16"
     if groups > 1 and max(channels, outputs) <= direct_conv.MOST_CHANNELS:
-        return direct_conv, ""
-    if (capability := backend.compute_capability(backend.device_of(x))) < implicit_gemm.OLDEST:
-        oldest, here = implicit_gemm.OLDEST / 10, capability / 10
-        return None, f"gathered products need compute capability {oldest}, the device has {here}"
-    return implicit_gemm, ""
+        return "direct", "few channels in a group"
+    capability = backend.compute_capability(backend.device_of(x))
+    old = capability < implicit_gemm.OLDEST
+    because = f"gathered products need compute capability 8.0, the device has {capability / 10}"
+    if x.dtype.itemsize == 4 and groups == 1:  # with 16 bits the columns of a gradient would be rounded one by one
+        of_one = math.prod(counts) * geometry.size * channels * x.dtype.itemsize
+        many = outputs >= _MANY_OUTPUTS and current_precision() != "tf32"
+        if (old or many) and of_one <= workspace:
+            return "columns", because if old else "float32 products outside of tf32, and many output channels"
+    return ("", because) if old else ("implicit", "no columns are stored")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from ..backend import Array, Backend, backend_of, empty_images, is_channels_last
+from ._launch import Plan, blocks, c_type, contiguous, launch
+from .conv_geometry import Axis, check_positions, describe, forward_axes, readable
 from .windows import Windows, padded, windows
 
+_SOURCE = Path(__file__).with_name("im2col.cu")
+THREADS = 256
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -29,9 +34,8 @@ def im2col(x: Array, kernel_size: tuple[int, ...], *, stride: Any = 1, padding: 
     geometry = windows("im2col", tuple(kernel_size), stride, padding, dilation)
     check_image("im2col", "x", x, len(geometry.kernel))
     counts = checked_counts("im2col", geometry, x.shape[2:])
-    return columns(backend, padded(backend, x, geometry), geometry, counts).reshape(
-        x.shape[0], x.shape[1] * geometry.size, math.prod(counts)
-    )
+    shape = (x.shape[0], x.shape[1] * geometry.size, math.prod(counts))
+    return columns(backend, x, geometry, counts).reshape(shape)
 
 
 def col2im(
@@ -71,9 +75,13 @@ def col2im(
     return x
 
 
-def columns(backend: Backend, wide: Array, geometry: Windows, counts: tuple[int, ...]) -> Array:
-    """``(N, C, kernel, *counts)`` from an image that is padded already; one copy for each position in the kernel."""
-    cols = backend.empty((*wide.shape[:2], geometry.size, *counts), wide.dtype, backend.device_of(wide))
+def columns(backend: Backend, x: Array, geometry: Windows, counts: tuple[int, ...]) -> Array:
+    """``(N, C, kernel, *counts)``: one launch on a CUDA device, else one copy for each position in the kernel."""
+    cols = backend.empty((*x.shape[:2], geometry.size, *counts), x.dtype, backend.device_of(x))
+    if _has_kernel(backend, cols):
+        copy_columns(backend, x, geometry, cols, cols)
+        return cols
+    wide = padded(backend, x, geometry)
     for i, place in enumerate(geometry.places(counts)):
         cols[:, :, i] = wide[(..., *place)]
     return cols
@@ -81,20 +89,24 @@ def columns(backend: Backend, wide: Array, geometry: Windows, counts: tuple[int,
 
 def add_columns(backend: Backend, cols: Array, geometry: Windows, x: Array) -> None:
     """Write the sum of ``(N, C, kernel, *counts)`` at its places into ``x``; 16-bit floats are added in float32."""
-    before, after = geometry.before, geometry.after
-    counts = cols.shape[3:]
-    lengths = tuple(n + b + a for n, b, a in zip(x.shape[2:], before, after, strict=True))
+    if _has_kernel(backend, cols) and x.size:
+        memory = contiguous(backend, cols)
+        fits = x.dtype == cols.dtype and (x.flags.c_contiguous or is_channels_last(x))
+        target = x if fits else backend.empty(x.shape, cols.dtype, backend.device_of(x))
+        sum_columns(backend, memory, memory, geometry, target)
+        if not fits:
+            x[...] = target.astype(x.dtype, copy=False)
+        return
+    counts, lengths = cols.shape[3:], geometry.padded_lengths(x.shape[2:])
     dtype = backend.xp.float32 if x.dtype.itemsize == 2 else x.dtype
     wide = empty_images(backend, (*x.shape[:2], *lengths), dtype, backend.device_of(x), is_channels_last(x))
     wide[...] = 0
     for i, place in enumerate(geometry.places(counts)):
         wide[(..., *place)] += cols[:, :, i].astype(wide.dtype, copy=False)
-    x[...] = 0
-    inside, there = [], []
-    for n, b, w in zip(x.shape[2:], before, lengths, strict=True):
-        inside.append(slice(max(-b, 0), max(-b, 0) + min(n - max(-b, 0), w - max(b, 0))))
-        there.append(slice(max(b, 0), max(b, 0) + inside[-1].stop - inside[-1].start))
-    x[(..., *inside)] = wide[(..., *there)].astype(x.dtype, copy=False)
+    image, inner = geometry.overlap(x.shape[2:])
+    if any(g < 0 for g in geometry.before + geometry.after):  # what was cut off has no gradient
+        x[...] = 0
+    x[(..., *image)] = wide[(..., *inner)].astype(x.dtype, copy=False)
 
 
 def check_image(function: str, name: str, x: Array, axes: int) -> None:
@@ -118,3 +130,51 @@ def checked_counts(function: str, geometry: Windows, lengths: tuple[int, ...]) -
             f"padding {tuple(zip(geometry.before, geometry.after, strict=True))}"
         )
     return counts
+
+
+# -- on a CUDA device --------------------------------------------------------------------------------------------------
+
+
+def copy_columns(backend: Backend, x: Array, geometry: Windows, cols: Array, memory: Array) -> None:
+    """Fill ``cols``, a view of shape ``(N, C, kernel, *counts)`` of the contiguous array ``memory``, from ``x``."""
+    x = readable(x, last=False)
+    axes = forward_axes(geometry, x.shape[2:], cols.shape[3:])
+    plan = _plan("im2col", cols, axes, x.shape[0])
+    described = describe(x, cols[:, :, 0], axes, x.shape[1], x.shape[1], 1, width=_between_taps(cols))
+    launch(_SOURCE, plan._replace(scalars=(described,)), backend, x, memory)
+
+
+def sum_columns(backend: Backend, cols: Array, memory: Array, geometry: Windows, x: Array) -> None:
+    """Write into ``x``, dense, the sum of its columns, which are as for :func:`copy_columns`."""
+    axes = tuple(
+        Axis(length, count, stride, before, dilation, taps)
+        for length, count, stride, before, dilation, taps in zip(
+            x.shape[2:],
+            cols.shape[3:],
+            geometry.stride,
+            geometry.before,
+            geometry.dilation,
+            geometry.kernel,
+            strict=True,
+        )
+    )
+    plan = _plan("col2im", cols, axes, x.shape[0])
+    described = describe(cols[:, :, 0], x, axes, x.shape[1], x.shape[1], 1, width=_between_taps(cols))
+    launch(_SOURCE, plan._replace(scalars=(described,)), backend, memory, x)
+
+
+def _plan(kernel: str, cols: Array, axes: tuple[Axis, ...], images: int) -> Plan:
+    count = images * math.prod(axis.positions for axis in axes)
+    check_positions(count)
+    channels = cols.shape[1]
+    last = cols.strides[1] == cols.dtype.itemsize and channels > 1
+    defines = (f"DTYPE={c_type(cols.dtype)}", *(("LAST",) if last else ()))
+    return Plan(kernel, defines, blocks(kernel, count * channels, THREADS), THREADS, (), "")
+
+
+def _between_taps(cols: Array) -> int:
+    return int(cols.strides[2] // cols.dtype.itemsize)
+
+
+def _has_kernel(backend: Backend, cols: Array) -> bool:
+    return backend.runs_cuda and c_type(cols.dtype) is not None and cols.size > 0

@@ -16,11 +16,11 @@
 // Limits: fewer than 2^31 positions, and taps * channels < 2^31. Has not run on hardware yet.
 // Source: Chetlur et al. 2014, arXiv 1410.0759 (convolution as a lazily gathered product).
 //
-// architectures: 80 86 89 90 100 120
-// compile: DTYPE=half|bfloat16 VECTOR=1|8 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,64,4,2,3 -> 144 registers, 0 spills
-// compile: DTYPE=half|bfloat16 VECTOR=1|8 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=128,128,4,2,3 -> 192 registers, 0 spills
-// compile: DTYPE=half VECTOR=8 BIAS RELU ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,128,4,2,3 -> 192 registers, 0 spills
-// compile: DTYPE=float TF32 VECTOR=1|4 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,64,4,2,3|128,128,4,2,3 -> 192 registers, 0 spills
+// architectures: 80 90 100 120
+// compile: DTYPE=half VECTOR=1|8 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,128,4,2,3 -> 192 registers, 0 spills
+// compile: DTYPE=bfloat16 VECTOR=1|8 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=128,64,4,2,3 -> 144 registers, 0 spills
+// compile: DTYPE=half BIAS VECTOR=8 RELU ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=128,128,4,2,3 -> 192 registers, 0 spills
+// compile: DTYPE=float TF32 VECTOR=1|4 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,128,4,2,3 -> 192 registers, 0 spills
 // compile: DTYPE=float VECTOR=1|4 ROWS,COLUMNS,WARPS_M,WARPS_N,STAGES=64,64,2,2,4|128,64,4,2,3 -> 144 registers, 0 spills
 #include "conv_geometry.cuh"
 
@@ -231,7 +231,7 @@ gathered_product(const T* x, const T* w, const T* bias, T* y, const Geometry g) 
 
   Sums sums = {};
   accumulate<false>(steps, [&](int step, T* a, T* b) {
-#pragma unroll
+#pragma unroll 4
     for (int t = 0; t < kTerms; ++t) {
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
@@ -294,7 +294,7 @@ weight_product(const T* x, const T* dy, float* partial, const Geometry g) {
     for (int r = kWide ? threadIdx.x / kAcrossA : threadIdx.x % kDepth; r < kDepth; r += kWide ? kThreads / kAcrossA : kDepth) {
       const bool exists = m + r < count;
       const T* from = dy + result_offset(g, position_at(g, m + r));
-#pragma unroll
+#pragma unroll 4
       for (int k = a_at; k < ROWS; k += kWide ? ROWS : kAcrossA)
         load(a + spot<true, ROWS>(k, r), exists && m0 + k < g.outputs ? from + (m0 + k) * g.y_channel : nullptr, dy);
     }
@@ -302,7 +302,7 @@ weight_product(const T* x, const T* dy, float* partial, const Geometry g) {
     for (int r = kWide ? threadIdx.x / kAcrossB : threadIdx.x % kDepth; r < kDepth; r += kWide ? kThreads / kAcrossB : kDepth) {
       const Place place = place_of(g, position_at(g, m + r), m + r < count);
       Tap tap = first_tap;
-#pragma unroll
+#pragma unroll 4
       for (int k = b_at; k < COLUMNS; k += kWide ? COLUMNS : kAcrossB) {
         load(b + spot<true, COLUMNS>(k, r), source(x, g, place, tap), x);
         if constexpr (!kWide) advance(tap, g, kAcrossB);

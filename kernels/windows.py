@@ -54,6 +54,20 @@ class Windows(NamedTuple):
             before=(inside.start - first, *self.before[1:]), after=(end - inside.stop, *self.after[1:])
         )
 
+    def overlap(self, lengths: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """The values that an image and the padded image have in common: slices of the one, and of the other."""
+        image, wide = [], []
+        for n, b, a in zip(lengths, self.before, self.after, strict=True):
+            start = max(-b, 0)
+            count = max(n - start - max(-a, 0), 0)
+            image.append(slice(start, start + count))
+            wide.append(slice(max(b, 0), max(b, 0) + count))
+        return tuple(image), tuple(wide)
+
+    def padded_lengths(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        """The lengths with what is added at both ends."""
+        return tuple(n + b + a for n, b, a in zip(lengths, self.before, self.after, strict=True))
+
     def places(self, counts: tuple[int, ...]) -> list[tuple[slice, ...]]:
         """For each position in the kernel, in C order, what all windows have there, as slices of the padded lengths."""
         return [
@@ -142,15 +156,12 @@ def in_blocks(samples: int, rows: int, bytes_in_row: int, limit: int) -> Iterato
 
 def padded(backend: Backend, x: Array, geometry: Windows) -> Array:
     """``x`` with zeros around its spatial axes, or less of it where padding is negative; ``x`` itself where it is 0."""
-    before, after = geometry.before, geometry.after
-    if not any(before) and not any(after):
-        return x
-    lengths = tuple(n + b + a for n, b, a in zip(x.shape[2:], before, after, strict=True))
-    inside = x[(..., *(slice(max(-b, 0), n - max(-a, 0)) for n, b, a in zip(x.shape[2:], before, after, strict=True)))]
+    lengths = geometry.padded_lengths(x.shape[2:])
+    image, inner = geometry.overlap(x.shape[2:])
+    inside = x[(..., *image)]
     if inside.shape[2:] == lengths:
         return inside
-    shape = (*x.shape[:2], *lengths)
-    wide = empty_images(backend, shape, x.dtype, backend.device_of(x), is_channels_last(x))
+    wide = empty_images(backend, (*x.shape[:2], *lengths), x.dtype, backend.device_of(x), is_channels_last(x))
     wide[...] = 0
-    wide[(..., *(slice(max(b, 0), max(b, 0) + n) for b, n in zip(before, inside.shape[2:], strict=True)))] = inside
+    wide[(..., *inner)] = inside
     return wide

@@ -80,7 +80,7 @@ class _Blocks:
         in_tile = 4 * SIDE * SIDE * channels
         threads = get_num_threads()
         limit = max(_CACHE, _LEAST_TILES * in_tile)
-        limit = min(limit, workspace // (3 * threads), -(-samples * self.rows // threads) * self.cols * in_tile)
+        limit = min(limit, workspace // (8 * threads), -(-samples * self.rows // threads) * self.cols * in_tile)
         self.blocks = list(in_blocks(samples, self.rows, self.cols * in_tile, limit))
         self.most = max((end - first) * (stop - row) for first, end, row, stop in self.blocks) * self.cols  # tiles
 

@@ -22,8 +22,8 @@ def embedding(indices: Array, weight: Array, padding_idx: int | None = None) -> 
     Returns:
         shape ``(*indices.shape, D)``.
     Raises:
-        TypeError: the indices are no integers. ValueError: one is out of range (on the CPU; on CUDA its row is NaN,
-            because looking would stall the device), or ``padding_idx`` is.
+        TypeError: the indices are no integers. ValueError: one is out of range (on CUDA its row is NaN, and the error
+            comes when the host next waits for the device), or ``padding_idx`` is.
     """
     y = kernels.embedding(indices, weight)
     count = weight.shape[0]

@@ -47,6 +47,17 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "batch_norm.cu": {
+        "constexpr int kChannels = LANES > 2 ? VECTOR : 1;": "LANES is never 2",
+        "__shared__ float memory[kBlock * kChannels * (sizeof(Part) * sizeof(float))];": "only more room",
+    },
+    "activation.cu": {
+        "__device__ inline float at_least(float x, float low) { return x <= low ? low : x; }": "both are the same number there",
+        "__device__ inline float at_most(float x, float high) { return x >= high ? high : x; }": "both are the same number there",
+        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * x; }": "0 either way",
+        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * expm1f(x / a); }": "0 either way",
+        "__device__ static float slope(float x, float a, float) { return x >= 0.f ? 1.f : expf(x / a); }": "1 either way",
+    },
     "gradient_norm.cu": {
         "__shared__ float of_warp[kBlock * 32];": "more than is used",
         "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",
@@ -90,6 +101,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "to_values(packs, row, first, 1.f, v);": "what lies beyond is not written",
         "if (DEPTH > 0) {": "one part put together is that part",
         "if (DEPTH > 2) {": "DEPTH is 1, 4 or 8",
+    },
+    "cross_entropy.cu": {
+        "const float far = kForAll ? row_sum<1>(seen.all == 0.f ? seen.far : seen.far + seen.all * (largest - seen.largest)) : 1.f;": "used only with a part for all classes",  # noqa: E501
+        "float single_e = 1.f;": "used only where there is a single element, which sets it",
+        "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",
+        "if (first + kVector < count) {": "the loop below does the same to the last pack",
     },
 }
 
