@@ -47,6 +47,8 @@ class Station:
             self._torch.set_num_threads(threads)
         elif library == "lamella":
             importlib.import_module("lamella").set_num_threads(threads)
+        elif library != "numpy":
+            raise ModuleNotFoundError(f"No module named {library!r}")
 
     def set_up(self, case: Any, contender: str, dtype: str) -> tuple[list[Any], int]:
         """Prepare a case; its first results on the host, and the peak of memory above what the imports took."""

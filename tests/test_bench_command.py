@@ -253,9 +253,8 @@ def test_a_rival_sees_the_work_and_nothing_of_lamella() -> None:
 
 
 def test_a_library_that_is_missing_is_said() -> None:
-    with pytest.raises(LibraryError, match="ModuleNotFoundError: No module named 'torch'|cannot"):
-        Apart(sys.executable, "torch", 1).close()
-        pytest.skip("torch is here")
+    with pytest.raises(LibraryError, match="ModuleNotFoundError: No module named 'no_such_library'"):
+        Apart(sys.executable, "no_such_library", 1)
 
 
 def test_memory_is_told_by_a_process_of_its_own() -> None:
@@ -356,7 +355,7 @@ def test_rates_are_read_against_the_ceiling_that_decides() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1.234e-9, "1.23 ns"), (9.999e-7, "1.00 µs"), (1.5e-5, "15.0 µs"), (0.25, "250 ms"), (3.0, "3.00 s"), (99.97, "100 s")],
+    [(1.234e-9, "1.23 ns"), (9.999e-7, "1.00 µs"), (1.5e-5, "15.0 µs"), (0.25, "250 ms"), (3, "3.00 s"), (99.97, "100 s")],
 )  # fmt: skip
 def test_seconds_have_three_digits_and_a_unit(value: float, text: str) -> None:
     assert table.seconds(value) == text
