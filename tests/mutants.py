@@ -52,11 +52,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "__shared__ float memory[kBlock * kChannels * (sizeof(Part) * sizeof(float))];": "only more room",
     },
     "activation.cu": {
-        "__device__ inline float at_least(float x, float low) { return x <= low ? low : x; }": "both are the same number there",
-        "__device__ inline float at_most(float x, float high) { return x >= high ? high : x; }": "both are the same number there",
-        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * x; }": "0 either way",
-        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * expm1f(x / a); }": "0 either way",
-        "__device__ static float slope(float x, float a, float) { return x >= 0.f ? 1.f : expf(x / a); }": "1 either way",
+        "__device__ inline float at_least(float x, float low) { return x <= low ? low : x; }": "one number there",
+        "__device__ inline float at_most(float x, float high) { return x >= high ? high : x; }": "one number there",
+        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * x; }": "0 twice",
+        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * expm1f(x / a); }": "0",
+        "__device__ static float slope(float x, float a, float) { return x >= 0.f ? 1.f : expf(x / a); }": "1",
     },
     "gradient_norm.cu": {
         "__shared__ float of_warp[kBlock * 32];": "more than is used",
