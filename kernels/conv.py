@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -27,6 +27,7 @@ def conv(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    activation: str | None = None,
     workspace: int = WORKSPACE,
 ) -> Array:
     """``y[n, f, i] = bias[f] + sum over c, k of weight[f, c, k] * padded x[n, c, stride i + dilation k]``.
@@ -43,6 +44,7 @@ def conv(
         padding: the same, or a pair (before, after) for each axis, where a negative number cuts values off; or
             ``"valid"``, or ``"same"`` (stride 1; an odd zero comes last).
         groups: divides C and F.
+        activation: ``"relu"`` gives ``max(y, 0)``, on a CUDA device without another pass; None leaves y as it is.
         workspace: bytes of intermediate results held at a time; the result does not depend on it.
     Returns:
         shape ``(N, F, *places)`` with ``floor((length + padding - dilation (kernel - 1) - 1) / stride) + 1`` places.
@@ -53,13 +55,20 @@ def conv(
     geometry, groups = _check("conv", x, weight, stride, padding, dilation, groups)
     if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != x.dtype):
         raise ValueError(f"conv: bias must be {x.dtype} of shape {weight.shape[:1]}, got {bias.dtype} of {bias.shape}")
+    if activation not in (None, "relu"):
+        raise ValueError(f"conv: activation must be 'relu' or None, got {activation!r}")
     counts = checked_counts("conv", geometry, x.shape[2:])
     y = _empty_like(backend, x, (x.shape[0], weight.shape[0], *counts))
-    if y.size and _has_cpu_path(backend, x):
+    if not y.size:
+        return y
+    relu = activation == "relu"
+    if _has_cpu_path(backend, x):
         conv_numpy.forward(backend, x, weight, bias, geometry, groups, workspace, y)
-    elif y.size and not conv_cuda.forward(backend, x, weight, bias, geometry, groups, workspace, y):
+    elif conv_cuda.forward(backend, x, weight, bias, geometry, groups, relu, workspace, y):
+        return y
+    else:
         conv_definition(backend, x, weight, bias, geometry, groups, workspace, y)
-    return y
+    return backend.xp.maximum(y, 0, out=y) if relu else y
 
 
 @explained("conv1d")
@@ -82,6 +91,9 @@ def _explain(
     counts = checked_counts("conv", geometry, x.shape[2:])
     if not x.size or not weight.size:
         return definition_plan("an array is empty, nothing is launched")
+    if _has_cpu_path(backend, x):
+        by = conv_numpy.algorithm(x, weight, geometry, groups, workspace)
+        return definition_plan(f"the {backend.name} backend runs no CUDA kernels; NumPy does it by {by}")
     return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups, workspace, counts)
 
 
@@ -270,7 +282,7 @@ def _bytes_in_row(channels: int, geometry: Windows, counts: tuple[int, ...], ite
     return channels * geometry.size * math.prod(counts[1:]) * itemsize
 
 
-def _has_cpu_path(backend: Backend, x: Array) -> bool:
+def _has_cpu_path(backend: Backend, x: Array) -> TypeGuard[NumpyBackend]:
     return isinstance(backend, NumpyBackend) and x.dtype.itemsize >= 4
 
 

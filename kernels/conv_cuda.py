@@ -19,17 +19,21 @@ def forward(
     bias: Array | None,
     geometry: Windows,
     groups: int,
+    relu: bool,
     workspace: int,
     y: Array,
 ) -> bool:
-    """``y = conv(x, weight) + bias`` where there is a kernel for it; False where the definition has to do it."""
+    """``y = conv(x, weight) + bias`` where there is a kernel for it; False where the definition has to do it.
+
+    With ``relu`` its negative values become 0.
+    """
     way, _ = _choose(backend, x, weight.shape[1], weight.shape[0] // groups, groups, geometry, y.shape[2:], workspace)
     if way == "direct":
-        direct_conv.forward(backend, x, weight, bias, geometry, groups, y)
+        direct_conv.forward(backend, x, weight, bias, geometry, groups, relu, y)
     elif way == "implicit":
-        implicit_gemm.forward(backend, x, weight, bias, geometry, groups, y)
+        implicit_gemm.forward(backend, x, weight, bias, geometry, groups, relu, y)
     elif way == "columns":
-        im2col_gemm.forward(backend, x, weight, bias, geometry, workspace, y)
+        im2col_gemm.forward(backend, x, weight, bias, geometry, relu, workspace, y)
     return bool(way)
 
 

@@ -1,6 +1,6 @@
 // Convolution with few channels in a group, depthwise above all: sums too short for matrix products, bound by memory.
 //
-// direct_product: y[n, t, k] = sum_{u, c} x[n, source(t, u), c] w[u, c, k] (+ bias[k]), the source as in conv_geometry.cuh:
+// direct_product: y[n, t, k] = sum_{u, c} x[n, source(t, u), c] w[u, c, k] (+ bias[k], then max(., 0) with RELU), source as in conv_geometry.cuh:
 //   forward, and the gradient of the input with x and y exchanged. A thread makes RUN neighbours along the last axis of
 //   VECTOR neighbouring channels.
 // direct_weight: partial[s, k, c, u] = sum of dy[n, t, k] x[n, source(t, u), c] over the positions (n, t) of part s.
@@ -18,7 +18,7 @@
 // compile: DTYPE=float|half|bfloat16 LAST VECTOR=1 RUN=4 ACROSS=32 TAPS=9 -> 128 registers, 0 spills
 // compile: DTYPE=float LAST VECTOR=4 RUN=4 ACROSS=32 TAPS=9 -> 128 registers, 0 spills
 // compile: DTYPE=half|bfloat16 LAST VECTOR=8 RUN=4 ACROSS=32 TAPS=9 -> 128 registers, 0 spills
-// compile: DTYPE=half BIAS LAST VECTOR=8 RUN=4 ACROSS=32 TAPS=9 -> 128 registers, 0 spills
+// compile: DTYPE=half BIAS RELU LAST VECTOR=8 RUN=4 ACROSS=32 TAPS=9 -> 128 registers, 0 spills
 #include "conv_geometry.cuh"
 
 constexpr int kThreads = 256;
@@ -81,6 +81,9 @@ direct_product(const T* x, const T* w, const T* bias, T* y, const Geometry g) {
     for (int v = 0; v < VECTOR; ++v) {
 #ifdef BIAS
       sums[r][v] += load_float(bias + k + v);
+#endif
+#ifdef RELU
+      sums[r][v] = sums[r][v] > 0.f || sums[r][v] != sums[r][v] ? sums[r][v] : 0.f;
 #endif
       from_float(sums[r][v], values.at[v]);
     }

@@ -36,11 +36,18 @@ _SHORTEST_PART = 8  # positions for each thread of a block
 
 
 def forward(
-    backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int, y: Array
+    backend: Backend,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Windows,
+    groups: int,
+    relu: bool,
+    y: Array,
 ) -> None:
-    """``y = conv(x, weight) + bias``, all checked by the caller, ``y`` not empty."""
+    """``y = conv(x, weight) + bias``, with ``relu`` at least 0; all checked by the caller, ``y`` not empty."""
     axes = forward_axes(geometry, x.shape[2:], y.shape[2:])
-    _gather(backend, x, weight.reshape(groups, -1, *weight.shape[1:]), bias, axes, y)
+    _gather(backend, x, weight.reshape(groups, -1, *weight.shape[1:]), bias, axes, y, relu=relu)
 
 
 def plan_forward(x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int) -> Plan:
@@ -49,7 +56,7 @@ def plan_forward(x: Array, weight: Array, bias: Array | None, geometry: Windows,
     channels, outputs = weight.shape[1], weight.shape[0] // groups
     places = (x.shape[0], *geometry.counts(x.shape[2:]))
     vector = _vector(x, weight.shape[0], channels, outputs)
-    return _plan(x.dtype, is_last(x), places, weight.shape[0], vector, bias is not None, copied)
+    return _plan(x.dtype, is_last(x), places, weight.shape[0], vector, _epilogue(bias, False), copied)
 
 
 def backward_data(backend: Backend, dy: Array, weight: Array, geometry: Windows, groups: int, dx: Array) -> None:
@@ -90,6 +97,7 @@ def _gather(
     y: Array,
     first: tuple[int, ...] = (0, 0, 0),
     step: tuple[int, ...] = (1, 1, 1),
+    relu: bool = False,
 ) -> None:
     """One gathered sum at the places first, first + step, … of y; weight: ``(groups, outputs, channels, *taps)``."""
     groups, outputs, channels = weight.shape[:3]
@@ -106,9 +114,13 @@ def _gather(
         part, out = x[begin : begin + together], y[begin : begin + together]
         places = (part.shape[0], *(axis.positions for axis in axes))
         vector = min(_vector(part, groups * outputs, channels, outputs), widest(out, groups * outputs))
-        plan = _plan(x.dtype, is_last(out), places, groups * outputs, vector, bias is not None, "")
+        plan = _plan(x.dtype, is_last(out), places, groups * outputs, vector, _epilogue(bias, relu), "")
         described = describe(part, out, axes, channels, outputs, groups, first=first, step=step)
         launch(_SOURCE, plan._replace(scalars=(described,)), backend, part, packed, bias, out)
+
+
+def _epilogue(bias: Array | None, relu: bool) -> tuple[str, ...]:
+    return (("BIAS",) if bias is not None else ()) + (("RELU",) if relu else ())
 
 
 def _vector(x: Array, filters: int, channels: int, outputs: int) -> int:
@@ -123,12 +135,18 @@ def _defines(dtype: np.dtype[Any], last: bool, vector: int) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _plan(
-    dtype: np.dtype[Any], last: bool, places: tuple[int, ...], filters: int, vector: int, biased: bool, copied: str
+    dtype: np.dtype[Any],
+    last: bool,
+    places: tuple[int, ...],
+    filters: int,
+    vector: int,
+    epilogue: tuple[str, ...],
+    copied: str,
 ) -> Plan:
     vector = vector if last else 1
     runs = -(-places[-1] // (_RUN if last else 1))
     threads = math.prod(places[:-1]) * runs * (filters // vector)
-    defines = _defines(dtype, last, vector) + (("BIAS",) if biased else ())
+    defines = _defines(dtype, last, vector) + epilogue
     loads = f"{vector} channels" if vector > 1 else "one channel"
     return Plan(
         "direct_product",

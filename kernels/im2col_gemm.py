@@ -27,7 +27,14 @@ def plan_forward(x: Array, geometry: Windows, counts: tuple[int, ...], workspace
 
 
 def forward(
-    backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: Windows, workspace: int, y: Array
+    backend: Backend,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Windows,
+    relu: bool,
+    workspace: int,
+    y: Array,
 ) -> None:
     """``y = conv(x, weight) + bias`` with one group, all checked by the caller, ``y`` not empty."""
     rows = _rows(weight)  # (kernel * C, F)
@@ -38,7 +45,9 @@ def forward(
         backend.gemm(memory, rows, pixels(out[begin:end]).reshape(len(memory), -1))
     if bias is not None:
         out += bias.reshape(-1, *[1] * (y.ndim - 2))
-    if out is not y:
+    if relu:
+        backend.xp.maximum(out, 0, out=y)
+    elif out is not y:
         y[...] = out
 
 

@@ -57,11 +57,18 @@ _TILES = (_Tile(128, 128, 4, 2, 3), _Tile(128, 64, 4, 2, 3), _Tile(64, 64, 2, 2,
 
 
 def forward(
-    backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int, y: Array
+    backend: Backend,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Windows,
+    groups: int,
+    relu: bool,
+    y: Array,
 ) -> None:
-    """``y = conv(x, weight) + bias``, all checked by the caller, ``y`` not empty."""
+    """``y = conv(x, weight) + bias``, with ``relu`` at least 0; all checked by the caller, ``y`` not empty."""
     axes = forward_axes(geometry, x.shape[2:], y.shape[2:])
-    _gather(backend, x, weight.reshape(groups, -1, *weight.shape[1:]), bias, axes, y)
+    _gather(backend, x, weight.reshape(groups, -1, *weight.shape[1:]), bias, axes, y, relu=relu)
 
 
 def plan_forward(x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int) -> Plan:
@@ -91,7 +98,7 @@ def backward_weight(
     vector = min(widest(x, channels), widest(dy, outputs))
     most_parts = max(1, workspace // (4 * dweight.size))
     plan, parts = _plan(
-        "weight_product", x.dtype, False, current_precision() == "tf32", outputs, terms, groups, vector, copied,
+        "weight_product", x.dtype, (), current_precision() == "tf32", outputs, terms, groups, vector, copied,
         count, most_parts,
     )  # fmt: skip
     partial = backend.empty((parts, filters, terms), np.float32, backend.device_of(x))
@@ -110,6 +117,7 @@ def _gather(
     y: Array,
     first: tuple[int, ...] = (0, 0, 0),
     step: tuple[int, ...] = (1, 1, 1),
+    relu: bool = False,
 ) -> None:
     """One gathered product at the places first, first + step, … of y; weight ``(groups, outputs, channels, *taps)``."""
     groups, outputs, channels = weight.shape[:3]
@@ -122,7 +130,7 @@ def _gather(
     together = MOST_POSITIONS // positions
     for begin in range(0, x.shape[0], together):
         part, out = x[begin : begin + together], y[begin : begin + together]
-        plan = _plan_gather(part, channels, outputs, groups, part.shape[0] * positions, bias, copied=copied)
+        plan = _plan_gather(part, channels, outputs, groups, part.shape[0] * positions, bias, relu, copied=copied)
         described = describe(part, out, axes, channels, outputs, groups, width=packed.shape[1], first=first, step=step)
         launch(_SOURCE, plan._replace(scalars=(described,)), backend, part, packed, bias, out)
 
@@ -142,6 +150,10 @@ def _packed(backend: Backend, weight: Array) -> Array:
     return packed
 
 
+def _epilogue(bias: Array | None, relu: bool) -> tuple[str, ...]:
+    return (("BIAS",) if bias is not None else ()) + (("RELU",) if relu else ())
+
+
 def _wants_last(x: Array, channels: int) -> bool:
     return channels % (WIDEST_ACCESS // x.dtype.itemsize) == 0
 
@@ -150,13 +162,21 @@ def _wants_last(x: Array, channels: int) -> bool:
 
 
 def _plan_gather(
-    x: Array, channels: int, outputs: int, groups: int, positions: int, bias: Array | None, *, copied: bool = False
+    x: Array,
+    channels: int,
+    outputs: int,
+    groups: int,
+    positions: int,
+    bias: Array | None,
+    relu: bool = False,
+    *,
+    copied: bool = False,
 ) -> Plan:
     copies = copy_needed(x, last=_wants_last(x, channels))
     vector = widest(x, channels, copied=copied or bool(copies))
     tf32 = current_precision() == "tf32"
     numbers = (positions, outputs, groups, vector)
-    plan, _ = _plan("gathered_product", x.dtype, bias is not None, tf32, *numbers, copies, 0, 1)
+    plan, _ = _plan("gathered_product", x.dtype, _epilogue(bias, relu), tf32, *numbers, copies, 0, 1)
     return plan
 
 
@@ -164,7 +184,7 @@ def _plan_gather(
 def _plan(
     kernel: str,
     dtype: np.dtype[Any],
-    biased: bool,
+    epilogue: tuple[str, ...],
     tf32: bool,
     rows: int,
     columns: int,
@@ -186,8 +206,7 @@ def _plan(
     defines = (f"DTYPE={c_type(dtype)}", f"VECTOR={vector}", *tile.defines)
     if dtype.itemsize == 4 and tf32:
         defines += ("TF32",)
-    if biased:
-        defines += ("BIAS",)
+    defines += epilogue
     loads = "copies of 16 bytes" if vector > 1 else "single elements, as 16 bytes have not one tap or are not aligned"
     because = f"{copied}implicit GEMM by {how}, tiles of {tile.rows} x {tile.columns}, {loads}"
     if parts > 1:

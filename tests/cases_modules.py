@@ -55,6 +55,9 @@ CASES: dict[str, Case] = {
         tried=4,
     ),
     "LSTMCell": Case(lambda: L.LSTMCell(2, 3, rng=rng()), (values(2, 2),), (2, 3), tried=4),
+    "InstanceNorm1d": Case(lambda: L.InstanceNorm1d(4, affine=True), (values(3, 4, 3),), (3, 4, 3)),
+    "InstanceNorm2d": Case(lambda: L.InstanceNorm2d(4, track_running_stats=True), (values(3, 4, 3, 2),), (3, 4, 3, 2)),
+    "InstanceNorm3d": Case(lambda: L.InstanceNorm3d(2), (values(3, 2, 1, 3, 2),), (3, 2, 1, 3, 2)),
     "LayerNorm": Case(lambda: L.LayerNorm((3, 4)), (values(2, 3, 4),), (2, 3, 4)),
     "LearnedPositions": Case(lambda: L.LearnedPositions(4, 3, rng=rng()), (values(2, 3, 3),), (2, 3, 3)),
     "Linear": Case(lambda: L.Linear(4, 5, rng=rng()), (values(3, 4),), (3, 5)),
@@ -71,6 +74,7 @@ CASES: dict[str, Case] = {
     "Sequential": Case(
         lambda: L.Sequential(L.Linear(4, 3, rng=rng()), L.Tanh(), L.Linear(3, 2, rng=rng())), (values(3, 4),), (3, 2)
     ),
+    "RotaryEmbedding": Case(lambda: L.RotaryEmbedding(4), (values(2, 3, 6),), (2, 3, 6)),
     "SinusoidalPositions": Case(lambda: L.SinusoidalPositions(4, 3), (values(2, 3, 3),), (2, 3, 3)),
     "Transformer": Case(
         lambda: L.Transformer(2, 1, 1, 1, 3, 0.1, "gelu", batch_first=True, rng=rng()),

@@ -27,6 +27,7 @@ class Case(NamedTuple):
     channels_last: bool = False
     precision: str = "float32"
     bias: bool = True
+    relu: bool = False
 
     def options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups")}
@@ -45,6 +46,8 @@ def check(case: Case, device: Device) -> None:
     wide = [None if a is None else a.astype(np.float64) for a in (x, weight, bias)]
     expected = kernels.conv(*wide, **case.options())
     dy = rng.standard_normal(expected.shape).astype(dtype)
+    if case.relu:
+        expected = np.maximum(expected, 0)
 
     backend = backend_for(device)
 
@@ -56,7 +59,7 @@ def check(case: Case, device: Device) -> None:
     bs = None if bias is None else put(bias)
     with lamella.precision(case.precision):
         found = (
-            kernels.conv(xs, ws, bs, **case.options()),
+            kernels.conv(xs, ws, bs, activation="relu" if case.relu else None, **case.options()),
             kernels.conv_backward_data(ds, ws, x.shape[2:], **case.options()),
             kernels.conv_backward_weight(ds, xs, kernel, **case.options()),
         )

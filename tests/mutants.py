@@ -47,6 +47,17 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "batch_norm.cu": {
+        "constexpr int kChannels = LANES > 2 ? VECTOR : 1;": "LANES is never 2",
+        "__shared__ float memory[kBlock * kChannels * (sizeof(Part) * sizeof(float))];": "only more room",
+    },
+    "activation.cu": {
+        "__device__ inline float at_least(float x, float low) { return x <= low ? low : x; }": "one number there",
+        "__device__ inline float at_most(float x, float high) { return x >= high ? high : x; }": "one number there",
+        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * x; }": "0 twice",
+        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * expm1f(x / a); }": "0",
+        "__device__ static float slope(float x, float a, float) { return x >= 0.f ? 1.f : expf(x / a); }": "1",
+    },
     "gradient_norm.cu": {
         "__shared__ float of_warp[kBlock * 32];": "more than is used",
         "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",

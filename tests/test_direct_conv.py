@@ -15,7 +15,7 @@ from .convolution import Case, check
 HALF, BFLOAT = np.float16, ml_dtypes.bfloat16
 
 QUICK = {
-    "depthwise planes": Case((2, 6, 7, 6), (6, 1, 3, 3), 1, 1, 1, 6),
+    "depthwise planes": Case((2, 6, 7, 6), (6, 1, 3, 3), 1, 1, 1, 6, relu=True),
     "depthwise, eight channels a thread": Case((2, 16, 9, 7), (16, 1, 3, 4), (2, 1), 2, (1, 2), 16, HALF, True),
     "groups of channels": Case((2, 6, 5, 4, 6), (9, 2, 2, 3, 2), (1, 2, 3), 1, 1, 3, BFLOAT, True, bias=False),
 }

@@ -18,7 +18,7 @@ implicit_gemm = importlib.import_module("lamella.kernels.implicit_gemm")
 HALF, BFLOAT = np.float16, ml_dtypes.bfloat16
 
 QUICK = {
-    "single elements": Case((2, 3, 7, 6), (5, 3, 3, 3), 1, 1),
+    "single elements": Case((2, 3, 7, 6), (5, 3, 3, 3), 1, 1, relu=True),
     "half, groups, everything at once": Case(
         (2, 16, 9, 7), (24, 8, 3, 2), (2, 3), ((0, 1), (2, 1)), (2, 1), 2, HALF, True
     ),
@@ -106,3 +106,13 @@ def test_results_repeat_bit_for_bit_whatever_the_schedule(simulator) -> None:
     )
     first, second = (backend.to_numpy(kernels.conv_backward_weight(dy, x, (3,), padding=1)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_relu_keeps_nan(device: Device) -> None:
+    backend = backend_for(device)
+    x = np.array([[[np.nan, 1, -1, 2]]], np.float32)
+    weight = backend.from_numpy(np.array([[[1]]], np.float32), device)
+    y = kernels.conv(backend.from_numpy(x, device), weight, activation="relu")
+    np.testing.assert_array_equal(backend.to_numpy(y), [[[np.nan, 1, 0, 2]]])
+    with pytest.raises(ValueError, match="conv: activation must be 'relu' or None, got 'gelu'"):
+        kernels.conv(weight, weight, activation="gelu")
