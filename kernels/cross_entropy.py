@@ -226,7 +226,7 @@ def _check(
     logits: Array, targets: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float, z: float
 ) -> tuple[Backend, Options]:
     backend = common_backend(logits, targets) if weight is None else common_backend(logits, targets, weight)
-    if logits.dtype.name not in _DTYPES:
+    if c_type(logits.dtype) is None and logits.dtype.name not in _DTYPES:  # a name is slow to ask for
         raise TypeError(f"cross_entropy: logits must be one of {', '.join(_DTYPES)}, got {logits.dtype}")
     if logits.ndim != 2 or not logits.shape[1]:
         raise ValueError(f"cross_entropy: logits must have shape (rows, C) with C >= 1, got {logits.shape}")
@@ -240,11 +240,13 @@ def _check(
         raise ValueError(f"cross_entropy: probabilities must have shape {logits.shape}, got {targets.shape}")
     elif targets.dtype != logits.dtype:
         raise TypeError(f"cross_entropy: probabilities must have the logits' dtype {logits.dtype}, got {targets.dtype}")
-    wide = "float32" if logits.dtype.itemsize == 2 else logits.dtype
-    if weight is not None and (weight.shape != logits.shape[1:] or weight.dtype != wide):
-        raise ValueError(
-            f"cross_entropy: weight must be {wide} of shape {logits.shape[1:]}, got {weight.dtype} of {weight.shape}"
-        )
+    if weight is not None:
+        wide = "float32" if logits.dtype.itemsize == 2 else logits.dtype
+        if weight.shape != logits.shape[1:] or weight.dtype != wide:
+            raise ValueError(
+                f"cross_entropy: weight must be {wide} of shape {logits.shape[1:]}, got {weight.dtype} of "
+                f"{weight.shape}"
+            )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if not 0.0 <= smoothing <= 1.0:
@@ -273,7 +275,12 @@ def _nothing_counts(targets: Array, ignore_index: int) -> str:
 
 def _int64(xp: Any, labels: Array) -> Array:
     """Labels as the kernels take them; a number beyond int64 stays one that is out of range."""
-    return (xp.minimum(labels, _INT64) if labels.dtype == "uint64" else labels).astype("int64", copy=False)
+    dtype = labels.dtype
+    if dtype.kind == "u" and dtype.itemsize == 8:
+        labels = xp.minimum(labels, _INT64)
+    elif dtype.kind == "i" and dtype.itemsize == 8:
+        return labels
+    return labels.astype("int64")
 
 
 # -- on the CPU ------------------------------------------------------------------------------------------------------
@@ -284,7 +291,9 @@ def _on_cpu(
 ) -> Array:
     """Labels by the one walk over the rows of ``cross_entropy_numpy``."""
     rows, cols = logits.shape
-    x = np.ascontiguousarray(logits, np.float32 if logits.dtype.itemsize == 2 else None)
+    x = contiguous(backend, logits)
+    if x.dtype.itemsize == 2:
+        x = x.astype(np.float32)
     labels, counts = _checked_labels(labels, cols, options.ignore_index, x.dtype)
     hard: Any = 1.0
     total: Any = rows
@@ -313,7 +322,7 @@ def _on_cpu(
     if dx is not dlogits and dlogits is not None:
         with np.errstate(all="ignore"):
             dlogits[...] = dx
-    return losses if options.reduction == "none" else np.asarray(losses.sum() * losses.dtype.type(scale))
+    return losses if options.reduction == "none" else np.asarray(losses.sum() * x.dtype.type(scale))
 
 
 def _checked_labels(labels: Array, cols: int, ignored: int, dtype: Any) -> tuple[Array, Array | None]:
