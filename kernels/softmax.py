@@ -207,6 +207,7 @@ _IN_REGISTERS = {
     8: ((16, 16, 1), (32, 16, 2), (64, 16, 4), (128, 32, 4), (256, 128, 2), *_BLOCKS),
 }
 _STREAMED = {1: (512, 4), 4: (512, 4), 8: (512, 2)}  # THREADS, PACKS
+_CACHE = 100 << 10  # bytes of shared memory for a row, so that two blocks fit a multiprocessor of sm_90
 _SMALLEST_BLOCK = 128  # threads; kBlock in softmax.cu
 _FEW_COLUMNS = 16  # elements along a strided axis that one thread walks alone
 _ENOUGH_TILES = 1 << 13  # 16-byte columns that keep a device busy; with fewer, each thread takes one column
@@ -302,9 +303,13 @@ def _select_rows(function: str, ctype: str, rows: int, cols: int, widest: int, b
             return Plan(kernel, defines, blocks(kernel, rows, per_block), threads * per_block, scalars, because)
     kernel = f"{function}_streamed"
     threads, each = _STREAMED[vector]
+    nbytes = cols // vector * WIDEST_ACCESS * (2 if function.endswith("backward") else 1)
+    cached = vector > 1 and nbytes <= _CACHE
     defines = ("STREAMED", f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={threads}", f"PACKS={each}")
-    because = f"a row of {cols} does not fit the registers of a block and is read twice{single}"
-    return Plan(kernel, defines, blocks(kernel, rows, 1), threads, scalars, because)
+    how = "is kept in shared memory, one read and one write" if cached else "is read twice"
+    because = f"a row of {cols} does not fit the registers of a block and {how}{single}"
+    plan = Plan(kernel, (*defines, f"CACHED={int(cached)}"), blocks(kernel, rows, 1), threads, scalars, because)
+    return plan._replace(shared=nbytes) if cached else plan
 
 
 _DISAGREE = "the arrays' addresses differ modulo 16"

@@ -392,7 +392,8 @@ def test_explain_says_what_runs(device):
         "plain array definition: there is no kernel for float64, only for float32, float16 and bfloat16"
     )
     assert "x is not C-contiguous and copied first" in kernels.explain("softmax", x[:, :, ::2])
-    long = put(np.zeros((1, 40000), np.float32), device)
+    long = put(np.zeros((1, 20000), np.float32), device)
+    assert "does not fit the registers of a block and is kept in shared memory" in kernels.explain("softmax", long)
     assert "does not fit the registers of a block and is read twice" in kernels.explain("softmax_backward", long, long)
     odd = put(np.zeros(81, np.float32), device)[1:]
     assert "addresses differ modulo 16" in kernels.explain("softmax", odd)
