@@ -402,18 +402,22 @@ _IN_REGISTERS = {
 _STREAMED = {"LABELS": {1: 4, 4: 4, 8: 2}, "SMOOTHED": {1: 4, 4: 2, 8: 1}, "PROBABILITIES": {1: 4, 4: 2, 8: 1}}  # PACKS
 _STREAM_THREADS = 512
 _FEW_COLUMNS = 32  # a row that single elements serve better
-_CACHE = 100 << 10  # bytes of shared memory for a row, so that two blocks fit a multiprocessor of sm_90
+_CACHE = 112 << 10  # bytes of shared memory for a row, so that two blocks fit a multiprocessor of sm_90
 _SMALL_THREADS = 512
 
 
 def _select(options: Options, logits: Array, targets: Array, dlogits: Array | None) -> Plan:
     rows = [a for a in (logits, None if _has_labels(targets) else targets, dlogits) if a is not None]
     kind = "PROBABILITIES" if not _has_labels(targets) else "SMOOTHED" if options.label_smoothing else "LABELS"
-    return _select_kernel(kind, logits.dtype, logits.shape, same_alignment(*rows), dlogits is not None)
+    backend = backend_of(logits)
+    shared = backend.shared_memory(backend.device_of(logits))
+    return _select_kernel(kind, logits.dtype, logits.shape, same_alignment(*rows), dlogits is not None, shared)
 
 
 @lru_cache(maxsize=4096)
-def _select_kernel(kind: str, dtype: Any, shape: tuple[int, int], boundaries_agree: bool, gradient: bool) -> Plan:
+def _select_kernel(
+    kind: str, dtype: Any, shape: tuple[int, int], boundaries_agree: bool, gradient: bool, shared: int
+) -> Plan:
     """The kernel for contiguous rows; a function of plain values, so that it is remembered."""
     ctype = c_type(dtype)
     rows, cols = shape
@@ -440,7 +444,7 @@ def _select_kernel(kind: str, dtype: Any, shape: tuple[int, int], boundaries_agr
             return Plan(kernel, defines, blocks(kernel, rows, per_block), threads * per_block, scalars, because)
     each = _STREAMED[kind][vector]
     nbytes = -(-cols // vector) * WIDEST_ACCESS
-    cached = gradient and kind == "LABELS" and vector > 1 and nbytes <= _CACHE
+    cached = gradient and kind == "LABELS" and vector > 1 and nbytes <= min(_CACHE, shared)
     defines = (
         "STREAMED", kind, f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={_STREAM_THREADS}", f"PACKS={each}",
         f"CACHED={int(cached)}",
