@@ -112,6 +112,7 @@ def test_small_networks_learn_sixteen_images_by_heart(name: str) -> None:
     assert found[-1] < 0.5 * found[0]
 
 
+@pytest.mark.slow
 def test_a_network_learns_alike_on_every_device(device: lamella.backend.Device) -> None:
     expected = losses("small_resnet", lamella.device("cpu"), 2, 8, 2)
     np.testing.assert_allclose(losses("small_resnet", device, 2, 8, 2), expected, rtol=1e-3)
