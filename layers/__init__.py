@@ -62,6 +62,7 @@ from .hinge_loss import (
 )
 from .huber_loss import HuberLoss, SmoothL1Loss, huber_loss, smooth_l1_loss
 from .identity import Identity
+from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, instance_norm
 from .kl_div import KLDivLoss, kl_div
 from .l1_loss import L1Loss, l1_loss
 from .layer_norm import LayerNorm, layer_norm
@@ -207,6 +208,9 @@ __all__ = [
     "HingeLoss",
     "HuberLoss",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "KLDivLoss",
     "L1Loss",
     "LPPool1d",
@@ -327,6 +331,7 @@ __all__ = [
     "hinge_loss",
     "huber_loss",
     "init",
+    "instance_norm",
     "interpolate",
     "kl_div",
     "l1_loss",
