@@ -57,7 +57,7 @@ class SimulatorBackend(Backend):
 
     @property
     def log(self) -> list[tuple[str, str]]:
-        return [(what, f"{_short(code.co_filename)} {code.co_name}, line {line}") for what, (code, line) in activity.log]
+        return [(what, f"{_short(code.co_filename)} {code.co_name}, line {n}") for what, (code, n) in activity.log]
 
     @property
     def synchronizations(self) -> int:

@@ -1,4 +1,4 @@
-"""How many launches a training step costs on CUDA: exact numbers, so that a needless one shows in the test that adds it.
+"""How many launches a training step costs on CUDA: exact numbers, so that a needless one shows where it is added.
 
 A launch is one of our kernels, an array operation of the array library (one of its kernels at least), a matrix product,
 or a copy from the host. A failure prints where each came from. Whoever makes a step cheaper lowers the number.
