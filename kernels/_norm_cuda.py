@@ -216,8 +216,8 @@ def launch_forward(
     eps: float,
     dropped: Dropped = NOTHING_DROPPED,
     channels: tuple[int, int] = (0, 0),
-) -> tuple[Array | None, Array]:
-    """Write ``y`` (and ``total``, the sum in front of the norm, for a fused call); give mean and rstd.
+) -> tuple[Any, Array]:
+    """Write ``y`` (and ``total``, the sum in front of the norm, for a fused call); give mean (or None) and rstd.
 
     Args:
         call: what :func:`select_forward` chooses from.

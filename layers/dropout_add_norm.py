@@ -100,8 +100,9 @@ def _layer_norm(
     y, total, mean, rstd = kernels.dropout_add_layer_norm(x.reshape(rows), residual.reshape(rows), w, b, eps, p, place)
 
     def backward(dy: Array | None, dtotal: Array | None) -> Any:
+        dy, dtotal = _gradients(dy, dtotal, total)
         dx, dresidual, dweight, dbias = kernels.dropout_add_layer_norm_backward(
-            *_gradients(dy, dtotal, total, mean, rstd, w), p=p, place=place
+            dy, total, mean, rstd, w, dtotal, p, place
         )
         return (
             dx.reshape(before),
@@ -130,15 +131,14 @@ def _rms_norm(
     y, total, rstd = kernels.dropout_add_rms_norm(x.reshape(rows), residual.reshape(rows), w, eps, p, place)
 
     def backward(dy: Array | None, dtotal: Array | None) -> Any:
-        dx, dresidual, dweight = kernels.dropout_add_rms_norm_backward(
-            *_gradients(dy, dtotal, total, rstd, w), p=p, place=place
-        )
+        dy, dtotal = _gradients(dy, dtotal, total)
+        dx, dresidual, dweight = kernels.dropout_add_rms_norm_backward(dy, total, rstd, w, dtotal, p, place)
         return dx.reshape(before), dresidual.reshape(before), None if weight is None else dweight.reshape(shape)
 
     return (y.reshape(before), total.reshape(before)), backward
 
 
-def _gradients(dy: Array | None, dtotal: Array | None, total: Array, *others: Array | None) -> tuple[Array | None, ...]:
-    """The arrays of a backward pass, of which one gradient may be missing."""
+def _gradients(dy: Array | None, dtotal: Array | None, total: Array) -> tuple[Array, Array | None]:
+    """Both gradients in the shape of ``total``; that of the norm is 0 where none has arrived."""
     dy = backend_of(total).xp.zeros_like(total) if dy is None else dy.reshape(total.shape)
-    return dy, total, *others, None if dtotal is None else dtotal.reshape(total.shape)
+    return dy, None if dtotal is None else dtotal.reshape(total.shape)
