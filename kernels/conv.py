@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -282,7 +282,7 @@ def _bytes_in_row(channels: int, geometry: Windows, counts: tuple[int, ...], ite
     return channels * geometry.size * math.prod(counts[1:]) * itemsize
 
 
-def _has_cpu_path(backend: Backend, x: Array) -> bool:
+def _has_cpu_path(backend: Backend, x: Array) -> TypeGuard[NumpyBackend]:
     return isinstance(backend, NumpyBackend) and x.dtype.itemsize >= 4
 
 

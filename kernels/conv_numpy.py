@@ -3,6 +3,7 @@
 - kernels of 3 or 5 at stride 1 with enough channels: Winograd's, see ``winograd_numpy.py``;
 - a kernel of one value: a plain matrix product;
 - one channel a group (depthwise): a multiplication and an addition for each position in the kernel;
+- at stride 1 along the last axis: columns along the other axes only, see ``residue_numpy.py``;
 - all others: columns of a block times the weight. The gradient of the data at stride 1 is such a convolution too, with
   the kernel turned; at other strides the columns of the gradient are added where they came from.
 
@@ -21,15 +22,18 @@ from numpy.lib.stride_tricks import as_strided
 from ..backend import current_precision, empty_images, get_num_threads, is_channels_last, parallel, pixels
 from ..backend.numpy_backend import NumpyBackend
 from .depthwise_numpy import depthwise, depthwise_weight
+from .residue_numpy import bytes_of_row, residue, residue_weight
 from .windows import Windows, in_blocks
 from .winograd_numpy import winograd, winograd_weight
 
 _CACHE = 1 << 20  # bytes of columns worked on at a time
 _SMALL_PLANE = 256  # places; planes that are smaller go through one product together
 _FEWEST = 16  # channels, below which Winograd's transforms cost more than its products save
+_LONG = 5  # values of a kernel along the last axis
 _ENOUGH = 1024  # channels times filters, likewise
 
 WINOGRAD = "Winograd's algorithm"
+RESIDUE = "columns along all axes but the last"
 DEPTHWISE = "a multiplication and an addition for each position in the kernel"
 BY_PIXELS = "columns times weight"
 BY_PLANES = "weight times columns"
@@ -55,6 +59,37 @@ def takes_winograd(
     )
 
 
+def takes_residue(x: Any, filters: int, geometry: Windows, groups: int, workspace: int) -> bool:
+    """Whether the columns are unfolded along all axes but the last: stride 1 there, and less copying that way.
+
+    Measured: a kernel of 3 gains where planes have to be turned anyway, a longer one always.
+    """
+    long = geometry.kernel[-1] >= _LONG
+    if (
+        groups > 1
+        or not (long or (geometry.kernel[-1] > 1 and len(geometry.kernel) > 1 and not is_channels_last(x)))
+        or geometry.stride[-1] > 1
+        or geometry.dilation[-1] > 1
+        or min(x.shape[1], filters) < _FEWEST
+    ):
+        return False
+    rows, counts = _with_two_axes(geometry), geometry.counts(x.shape[2:])
+    counts = counts if len(counts) > 1 else (1, *counts)
+    return bytes_of_row(x, filters, rows, counts) * 4 * get_num_threads() <= workspace
+
+
+def _two_axes(a: Any) -> Any:
+    """``(…, …, length)`` as ``(…, …, 1, length)``; images and volumes as they are."""
+    return a[:, :, None] if a.ndim == 3 else a
+
+
+def _with_two_axes(geometry: Windows) -> Windows:
+    if len(geometry.kernel) > 1:
+        return geometry
+    kernel, stride, before, after, dilation = (n[0] for n in geometry)
+    return Windows((1, kernel), (1, stride), (0, before), (0, after), (1, dilation))
+
+
 def algorithm(x: Any, weight: Any, geometry: Windows, groups: int, workspace: int) -> str:
     """How a convolution is done on the CPU, in words; what :func:`forward` goes by."""
     filters, channels = weight.shape[:2]
@@ -62,6 +97,8 @@ def algorithm(x: Any, weight: Any, geometry: Windows, groups: int, workspace: in
         return WINOGRAD
     if channels == 1 and filters == groups > 1:
         return DEPTHWISE
+    if takes_residue(x, filters, geometry, groups, workspace):
+        return RESIDUE
     if is_channels_last(x) and groups == 1:  # the channels of a group are too few to be copied together
         return BY_PIXELS
     return BY_PLANES
@@ -83,6 +120,9 @@ def forward(
         winograd(backend, x, weight, bias, geometry.before, y, workspace)
     elif chosen == DEPTHWISE:
         depthwise(backend, x, weight, bias, geometry, y)
+    elif chosen == RESIDUE:
+        (x, y), weight, geometry = (_two_axes(a) for a in (x, y)), _two_axes(weight), _with_two_axes(geometry)
+        residue(backend, x, weight, bias, geometry, y, workspace)
     elif chosen == BY_PIXELS:
         _by_pixels(backend, x, weight, bias, geometry, workspace, y)
     else:
@@ -120,6 +160,10 @@ def backward_weight(
         return
     if channels == 1 and filters == groups > 1:
         depthwise_weight(backend, dy, x, geometry, dweight)
+        return
+    if takes_residue(x, filters, geometry, groups, workspace):
+        (dy, x, dweight), geometry = (_two_axes(a) for a in (dy, x, dweight)), _with_two_axes(geometry)
+        residue_weight(backend, dy, x, geometry, dweight, workspace)
         return
     last = is_channels_last(x) and groups == 1
     counts = dy.shape[2:]

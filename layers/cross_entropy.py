@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from .. import kernels
-from ..autograd import Tensor, is_recording, op
+from ..autograd import Tensor, is_recording, is_unit, op
 from ..backend import Array, backend_of
 from .labels import check_class_weight
 from .real import real
@@ -87,7 +87,7 @@ def cross_entropy(
             dx = formed.pop()
             if each:
                 dx *= dy.reshape(-1, 1)
-            else:
+            elif not is_unit(dy):
                 kernels.scale_gradient(dx, dy)
         else:
             again = _rows(backend.xp, logits)[0] if rows is None else rows

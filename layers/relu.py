@@ -10,7 +10,7 @@ from ..autograd.tensor import is_floating
 from ..backend import Array, backend_of
 from ..kernels.activation import Activation, has_activation_kernel
 from ..kernels.elementwise import CHUNK, elementwise
-from ._elementwise import by_kernel
+from ._elementwise import by_kernel, register_form
 from .module import Module
 
 
@@ -41,6 +41,7 @@ def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
 
 
 _FORM = Activation("relu", _fill)
+register_form(relu, _FORM)
 
 
 class ReLU(Module):

@@ -156,10 +156,10 @@ def run_variant(text: str, defines: tuple[str, ...], shapes: Any = None, threads
         b = (rng.standard_normal(cols) if bias else np.zeros(cols)).astype(dtype)
         r = rng.standard_normal((rows, cols)).astype(dtype)
         key, offset = 0x1234567890ABCDEF, 2**34 - 5 + turn if turn else 4 * 7 + 2
-        drop = kernels.Dropout(0.3, key, offset) if dropout else None
-        keep = np.ones((rows, cols))
-        if drop:
-            keep = (random_bits(key, offset, rows * cols) >= drop.threshold).reshape(rows, cols) * np.float32(1 / 0.7)
+        words = random_bits(key, offset, rows * cols).reshape(rows, cols)
+        p = float(np.sort(words, axis=None)[rows * cols // 3]) / 2.0**32  # the word of one element: that one is kept
+        drop = kernels.Dropout(p, key, offset) if dropout else None
+        keep = (words >= drop.threshold) / (1.0 - p) if drop else np.ones((rows, cols))
         x = z.astype(np.float64) + b.astype(np.float64)
         x = x.astype(np.float32).astype(np.float64)  # both add in float32
         packs = -(-cols // vector)
@@ -167,7 +167,7 @@ def run_variant(text: str, defines: tuple[str, ...], shapes: Any = None, threads
         grid = tiles * row_blocks
         scalars = (
             np.int64(rows), np.int64(cols), np.int32(width), np.float32(form.a), np.float32(form.b),
-            np.float32(1 / 0.7), np.uint64(key), np.uint64(offset // 4), np.int32(offset % 4),
+            np.float32(1.0 / (1.0 - p)), np.uint64(key), np.uint64(offset // 4), np.int32(offset % 4),
             np.uint64(drop.threshold if drop else 0),
         )  # fmt: skip
         learned = np.array([form.a], np.float32) if rows > 1 else None
