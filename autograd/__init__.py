@@ -101,7 +101,7 @@ from .shape import (
     tril,
     triu,
 )
-from .tape import enable_grad, is_recording, no_grad, note_write, op
+from .tape import enable_grad, is_recording, is_unit, no_grad, note_write, op
 from .tensor import Parameter, is_floating, tensor
 from .transform import checkpoint, grad
 
@@ -163,6 +163,7 @@ __all__ = [
     "greater_equal",
     "is_floating",
     "is_recording",
+    "is_unit",
     "isfinite",
     "isinf",
     "isnan",

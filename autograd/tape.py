@@ -28,6 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Mode(threading.local):
     recording = True
     before: Any = None  # (recording, before) of the block around: a stack, so that one object may be entered twice
+    unit: Any = None  # the gradient that the walk under way began with, where that is 1
 
 
 _mode = _Mode()
@@ -471,10 +472,11 @@ def backward(self: Tensor, gradient: Any = None, *, retain_graph: bool = False) 
             "or it was computed under no_grad"
         )
     data = self.data
+    unit = None
     if gradient is None:
         if data.size != 1:
             raise ValueError(f"backward: gradient must be given for a tensor of shape {data.shape}")
-        g = backend_of(data).xp.ones_like(data)
+        g = unit = backend_of(data).xp.ones_like(data)
     else:
         g = gradient.data if isinstance(gradient, Tensor) else gradient
         common_backend(data, g)
@@ -491,12 +493,23 @@ def backward(self: Tensor, gradient: Any = None, *, retain_graph: bool = False) 
     else:
         edge.grad = g
         pending.append((edge.seq, edge))
+    before, _mode.unit = _mode.unit, unit
     try:
         _walk(pending, retain_graph)
     except BaseException:
         for _, node in pending:  # what has arrived so far must not be counted in a second attempt
             node.grad = None
         raise
+    finally:
+        _mode.unit = before
+
+
+def is_unit(dy: Array) -> bool:
+    """Whether a gradient is the 1 with which ``backward()`` began, so that nothing need be multiplied by it.
+
+    Known without a look at its value, which would wait for the device. Another gradient of 1 is not recognised.
+    """
+    return dy is _mode.unit
 
 
 def _walk(pending: list[tuple[int, Node]], retain_graph: bool) -> None:

@@ -10,7 +10,15 @@ from .dtypes import as_dtype
 from .faults import fault_kind, fault_record, raise_faults
 from .memory_format import empty_images, in_format, is_channels_last, pixels, planes
 from .numpy_backend import NumpyBackend
-from .philox import Generator, as_generator, philox4x32, random_bits, remember_draws, repeat_draws
+from .philox import (
+    Generator,
+    as_generator,
+    philox4x32,
+    random_bits,
+    remember_draws,
+    repeat_draws,
+    set_bits_kernel,
+)
 from .precision import current_precision, precision
 from .registry import (
     available_devices,
@@ -80,6 +88,7 @@ __all__ = [
     "register_loader",
     "remember_draws",
     "repeat_draws",
+    "set_bits_kernel",
     "set_num_threads",
     "unregister_backend",
     "why_unavailable",

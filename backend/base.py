@@ -148,9 +148,11 @@ class Backend:
 
     def sum_rows(self, a: Array, out: Array | None = None) -> Array:
         """The sum over axis 0 of a 2-D array, ``(N, D) -> (D,)``: the gradient of a bias; 16-bit floats in float32."""
-        total = a.sum(axis=0, dtype="float32").astype(a.dtype) if a.dtype.itemsize == 2 else a.sum(axis=0)
+        if a.dtype.itemsize > 2:
+            return a.sum(axis=0, out=out)
+        total = a.sum(axis=0, dtype="float32")
         if out is None:
-            return total
+            return total.astype(a.dtype)
         out[...] = total
         return out
 

@@ -11,11 +11,11 @@ import math
 import operator
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .base import Array
+from .base import Array, Backend
 from .device import Device
 from .registry import backend_named
 
@@ -46,6 +46,15 @@ def philox4x32(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tupl
     return c0, c1, c2, c3
 
 
+_bits_kernel: Callable[[int, int, int, Backend, Device], Array] | None = None
+
+
+def set_bits_kernel(kernel: Callable[[int, int, int, Backend, Device], Array]) -> None:
+    """Let CUDA devices make words by ``kernel(key, offset, count, backend, device)``: one launch, not a hundred."""
+    global _bits_kernel
+    _bits_kernel = kernel
+
+
 def random_bits(key: int, offset: int, count: int, device: str | Device = _CPU) -> Array:
     """Words ``offset … offset + count`` of a stream: word ``4 b + i`` is output ``i`` of counter ``b``.
 
@@ -66,6 +75,10 @@ def random_bits(key: int, offset: int, count: int, device: str | Device = _CPU) 
     device = Device.parse(device)
     backend = backend_named(device.kind)
     xp = backend.xp
+    if not count:
+        return backend.empty((0,), xp.uint32, device)
+    if backend.runs_cuda and _bits_kernel is not None:
+        return _bits_kernel(key, offset, count, backend, device)
     first, last = offset // 4, -(-(offset + count) // 4)  # blocks of four words
     words = backend.empty((last - first, 4), xp.uint32, device)
     length = min(last - first, _CHUNK) if device.kind == "cpu" else last - first

@@ -44,6 +44,7 @@ class Case:
         quick: whether it belongs to the quick suite.
         target: its row in the table of CPU targets, empty where it is in none.
         needs: names in lamella without which there is no such case yet, as ``"layers.conv2d"``.
+        packages: installed packages without which its numbers cannot be had.
         family, size: what it has in common with the same work on other sizes, and its size among them.
     """
 
@@ -61,6 +62,7 @@ class Case:
     quick: bool = False
     target: str = ""
     needs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     family: str = ""
     size: int = 0
 

@@ -28,6 +28,8 @@ FIELDS: dict[str, Any] = {
         "compute_capability?": str,
         "multiprocessors?": int,
         "memory_bytes?": int,
+        "processor?": str,
+        "clocks?": {"*": str},
     },
     "versions": {"*": str},  # Python, NumPy, lamella, and on a GPU its driver, CUDA, CuPy
     "ceilings": {"*": {"value": float, "unit": str, "samples": [float]}},  # measured on this machine in this run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def stem_of(case: Case) -> str:
 
 
 def missing(case: Case) -> str:
-    """The first name that a case needs and lamella does not have, or nothing."""
+    """The first name that a case needs and lamella does not have, or package that is not installed, or nothing."""
     import lamella
 
     for name in case.needs:
@@ -38,7 +39,7 @@ def missing(case: Case) -> str:
             if not hasattr(place, part):
                 return name
             place = getattr(place, part)
-    return ""
+    return next((name for name in case.packages if find_spec(name) is None), "")
 
 
 def select(suite: str = "", words: str = "", kinds: tuple[str, ...] = ("cpu", "cuda")) -> list[Case]:

@@ -21,12 +21,12 @@ _LONGEST = 2**30  # columns that the kernels' 32-bit column index reaches
 # Rows that fit the registers of THREADS threads with PACKS packs each, by elements in a pack. tests/test_compile.py
 # compiles every line; none has been tuned on hardware yet.
 _FORWARD = {
-    1: ((1, 4), (8, 4), (32, 8), (256, 8), (512, 16)),
+    1: ((1, 4), (8, 4), (32, 8), (256, 8), (1024, 4)),
     4: ((8, 2), (32, 4), (128, 4), (512, 4), (512, 8)),
     8: ((8, 1), (32, 2), (128, 2), (512, 2), (512, 4)),
 }
 _BACKWARD = {1: _FORWARD[1], 4: _FORWARD[4][:4], 8: _FORWARD[8][:4]}  # a thread keeps two sums for each of its columns
-_SHARED = {1: (512, 8), 4: (512, 4), 8: (512, 2)}
+_SHARED = {1: (512, 8), 4: (512, 2), 8: (512, 2)}
 _FORWARD_PIECE = {1: (512, 4), 4: (512, 2), 8: (512, 1)}
 _BACKWARD_PIECE = {1: (256, 8), 4: (512, 2), 8: (512, 1)}
 _SMALLEST_BLOCK = 128  # threads; kBlock in layer_norm.cu

@@ -1,6 +1,6 @@
 // attention_forward: out[i, :] = sum_j P[i, j] v[j, :], P = softmax(scale q k^T + bias) over the keys that query i sees, and
 //                    lse[i] = log(sum_j exp(score[i, j])), natural logarithm; float32 sums.
-// attention_combine: the same from parts of the keys (SPLITS > 1 below), each with its own lse.
+// attention_combine: the same from parts of the keys (splits > 1 below), each with its own lse.
 //
 // q, out: (batch, heads, queries, width); k, v: (batch, heads / group, keys, width); DTYPE in {float, half, bfloat16}, any
 // strides but for the last axis, which is contiguous; `aligned` where every row begins at a multiple of 16 bytes. Widths of
@@ -15,9 +15,11 @@
 // Source: Dao 2023, arXiv 2307.08691 (blocks, rescaling once); Milakov & Gimelshein 2018, arXiv 1805.02867.
 //
 // architectures: 80 86 89 90 100 120
-// compile: FORWARD OPTIONS=0 TF32=0 DTYPE,WARPS=half,4|bfloat16,1 WIDTH,SLICE,COLS=64,64,64 -> 172 registers, 0 spills
-// compile: FORWARD TF32=0 OPTIONS,DTYPE,WARPS,WIDTH,SLICE,COLS=1,half,4,128,128,64|1,bfloat16,4,256,128,32|1,float,4,128,128,16|1,float,1,256,128,16 -> 255 registers, 0 spills
-// compile: COMBINE DTYPE=half -> 40 registers, 0 spills
+// compile: FORWARD TF32=0 OPTIONS,DTYPE,WARPS,WIDTH,SLICE,COLS=1,half,4,128,128,64|0,half,4,64,64,64|1,bfloat16,4,256,128,32|1,float,4,64,64,32 -> 224 registers, 0 spills
+// compile: BACKWARD_QUERIES OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,128,128,32 -> 208 registers, 0 spills
+// compile: BACKWARD_KEYS OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,128,128,32 -> 248 registers, 0 spills
+// compile: BACKWARD_BIAS OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,64,64,32 -> 176 registers, 0 spills
+// compile: ROWWISE DTYPE=half -> 40 registers, 0 spills
 #include "cuda_compat.cuh"
 #include "philox.cuh"
 
@@ -30,19 +32,20 @@ struct ScoreStrides { long long batch, head, row, column; };
 enum Kind { kNone, kBytes, kFloats, kElements };  // what mask and bias are made of; elements are of DTYPE
 
 struct Problem {
-  RowStrides q, k, v, out;
+  RowStrides q, k, v, out, dy, dq, dk, dv;
   ScoreStrides mask, bias;
   Stream stream;
   int mask_kind, bias_kind;
   int aligned;
-  int heads, group, packed, queries, keys, width, value_width;
+  int batch, heads, group, packed, queries, keys, width, value_width;
   int shift;   // query i sees keys j < i + shift; -queries … keys
   int splits;  // parts of the keys, each with a block of its own
+  int bias_batch, bias_heads, bias_queries, bias_keys;  // lengths of the bias's axes, 1 where it is broadcast
   unsigned threshold;
   float scale, keep_scale;
 };
 
-#ifndef COMBINE
+#ifndef ROWWISE
 
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 constexpr int kThreads = 32 * WARPS, kRows = 16 * WARPS;
@@ -50,7 +53,6 @@ constexpr int kChunk = 16 / sizeof(T);  // elements in 16 bytes
 constexpr int kStep = 2 * kChunk;       // depth of one product
 constexpr int kPitch = WIDTH + kChunk;  // an odd number of 16 bytes: eight rows of a matrix lie in all banks
 constexpr int kSteps = WIDTH / kStep;
-constexpr int kSlices = WIDTH / SLICE;
 constexpr int kUnrolled = sizeof(T) == 2 ? kSteps : 4;  // float: more steps at once need more registers than there are
 constexpr int kBlocks = OPTIONS || WIDTH > 64 || sizeof(T) > 2 ? 1 : 3;  // on a multiprocessor: what registers are to be left for
 
@@ -250,9 +252,18 @@ __device__ inline int length_of(const int* lengths, int batch, const Problem& p)
 // How many of `length` keys a query sees, as far as causality says.
 __device__ inline int seen_by(int query, int length, const Problem& p) { return min(max(query + p.shift, 0), length); }
 
-// ---- forward --------------------------------------------------------------------------------------------------------
+// The same in powers of two, with mask and bias; -inf hides the score.
+__device__ inline float added_to(const void* mask, const void* bias, const Problem& p, int batch, int head, int query,
+                                 int key, int sees) {
+  if (key >= sees) return -INFINITY;
+  if (!OPTIONS) return 0.f;
+  return added_by(mask, p.mask_kind, p.mask, batch, head, query, key) +
+         added_by(bias, p.bias_kind, p.bias, batch, head, query, key);
+}
 
-#ifdef FORWARD
+// ---- blocks and rows ------------------------------------------------------------------------------------------------
+
+__device__ inline int slices_of(int columns) { return (columns + SLICE - 1) / SLICE; }
 
 // The next coordinate of a block: its remainder by `count`, which is then divided off.
 __device__ inline int take(unsigned& block, int count) {
@@ -261,12 +272,22 @@ __device__ inline int take(unsigned& block, int count) {
   return coordinate;
 }
 
-// One of a thread's two rows: lane / 4 and lane / 4 + 8 of the warp's 16.
+// One of a thread's two rows, lane / 4 and lane / 4 + 8 of the warp's 16: a query of some head.
 struct Query {
   int head, query, sees;  // sees: number of keys, 0 where there is no such row
   long long place;        // of (batch, head, query)
   bool exists;
+
+  __device__ Query(int row, int rows, int batch, int first_head, int length, const Problem& p)
+      : head(first_head + row / p.queries), query(row % p.queries), exists(row < rows) {
+    place = ((long long)batch * p.heads + head) * p.queries + query;
+    sees = exists ? seen_by(query, length, p) : 0;
+  }
 };
+
+// ---- forward --------------------------------------------------------------------------------------------------------
+
+#ifdef FORWARD
 
 // Blocks: batch, group of packed heads, part of the keys, slice of the values' columns, tile of rows, the last rows first.
 extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
@@ -280,7 +301,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
 
   const int rows = p.packed * p.queries, tiles = (rows + kRows - 1) / kRows, head_groups = p.heads / p.packed;
   unsigned block = blockIdx.x;
-  const int first = (tiles - 1 - take(block, tiles)) * kRows, slice = take(block, kSlices) * SLICE;
+  const int first = (tiles - 1 - take(block, tiles)) * kRows, slice = take(block, slices_of(p.value_width)) * SLICE;
   const int split = take(block, p.splits), head_group = take(block, head_groups), batch = block;
   const int first_head = head_group * p.packed, key_head = first_head / p.group, length = length_of(lengths, batch, p);
 
@@ -289,16 +310,8 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
   v += batch * p.v.batch + key_head * p.v.head + slice;
   const int values = p.value_width - slice;  // columns that are left from here on
 
-  Query mine[2];
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int row = first + warp * 16 + lane / 4 + h * 8;
-    mine[h].exists = row < rows;
-    mine[h].head = first_head + row / p.queries;
-    mine[h].query = row % p.queries;
-    mine[h].place = ((long long)batch * p.heads + mine[h].head) * p.queries + mine[h].query;
-    mine[h].sees = mine[h].exists ? seen_by(mine[h].query, length, p) : 0;
-  }
+  const int row = first + warp * 16 + lane / 4;
+  const Query mine[2] = {{row, rows, batch, first_head, length, p}, {row + 8, rows, batch, first_head, length, p}};
 
   const bool masks = OPTIONS && (p.mask_kind != kNone || p.bias_kind != kNone);
   const bool drops = OPTIONS && p.threshold > 0;
@@ -341,12 +354,9 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
       for (int i = 0; i < 4; ++i) {
         s[n][i] *= p.scale * kLog2E;
         if (hides) {
-          const Query& row = mine[i / 2];
+          const Query& at = mine[i / 2];
           const int key = key0 + n * 8 + lane % 4 * 2 + i % 2;
-          float more = key < row.sees ? 0.f : -INFINITY;
-          if (masks && key < row.sees)
-            more = added_by(mask, p.mask_kind, p.mask, batch, row.head, row.query, key) +
-                   added_by(bias, p.bias_kind, p.bias, batch, row.head, row.query, key);
+          const float more = added_to(mask, bias, p, batch, at.head, at.query, key, at.sees);
           s[n][i] = more == -INFINITY ? more : s[n][i] + more;  // also where the score is NaN
         }
       }
@@ -393,7 +403,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
     const float total = warp_sum<4>(sum[h]);
     if (!mine[h].exists) continue;
     const float share = total == 0.f ? 0.f : p.keep_scale / total;
-    const long long all_rows = (long long)gridDim.x / tiles / kSlices / p.splits * rows;  // batch * heads * queries
+    const long long all_rows = (long long)gridDim.x / tiles / slices_of(p.value_width) / p.splits * rows;  // batch * heads * queries
     if (lane % 4 == 0 && slice == 0)
       lse[split * all_rows + mine[h].place] = total == 0.f ? -INFINITY : (largest[h] + log2f(total)) * kLn2;
     T* const to = out + batch * p.out.batch + mine[h].head * p.out.head + mine[h].query * p.out.row + slice;
@@ -414,7 +424,288 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
 
 #endif  // FORWARD
 
-#else  // COMBINE
+// ---- backward: P is computed again from lse, dS = P (dP - delta) with dP = dy v^T, delta = sum(dy * out) -------------
+
+#if defined(BACKWARD_QUERIES) || defined(BACKWARD_KEYS) || defined(BACKWARD_BIAS)
+
+// From s = q k^T and dp = dy v^T the weight after dropout and the gradient of the score. `more` was added to the score.
+__device__ inline void derive(float& s, float& dp, float more, float lse, float delta, float kept, const Problem& p) {
+  const float weight = exp2f(s * (p.scale * kLog2E) + more - lse);
+  s = more == -INFINITY ? 0.f : weight * kept;  // also where the score is NaN, or nothing is seen at all
+  dp = more == -INFINITY ? 0.f : weight * (dp * kept - delta);
+}
+
+template <int N> __device__ inline void kept_by(float (&kept)[N], long long place, const Problem& p) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) kept[i] = 1.f;
+  if (!OPTIONS || p.threshold == 0) return;
+  unsigned words[N];
+  stream_words(p.stream, place, words);
+#pragma unroll
+  for (int i = 0; i < N; ++i) kept[i] = words[i] >= p.threshold ? p.keep_scale : 0.f;
+}
+
+// The same for a warp's rows of queries against COLS keys.
+__device__ inline void derive_rows(float (&s)[COLS / 8][4], float (&dp)[COLS / 8][4], const Query (&mine)[2], int key0, bool hides,
+                                   const float (&lse)[2], const float (&delta)[2], const void* mask, const void* bias,
+                                   int batch, const Problem& p) {
+#pragma unroll
+  for (int n = 0; n < COLS / 8; ++n)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int key = key0 + n * 8 + threadIdx.x % 4 * 2;
+      float kept[2];
+      kept_by(kept, mine[h].place * p.keys + key, p);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const float more =
+            hides ? added_to(mask, bias, p, batch, mine[h].head, mine[h].query, key + i, mine[h].sees) : 0.f;
+        derive(s[n][2 * h + i], dp[n][2 * h + i], more, lse[h], delta[h], kept[i], p);
+      }
+    }
+}
+
+// A warp's rows of a result: columns from `slice` on.
+__device__ inline void store_rows(T* to, const RowStrides& strides, int batch, int head, int row0, int rows, int slice, int width,
+                                  const float (&values)[SLICE / 8][4], float scale) {
+  to += batch * strides.batch + head * strides.head;
+#pragma unroll
+  for (int n = 0; n < SLICE / 8; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = row0 + threadIdx.x % 32 / 4 + i / 2 * 8, column = slice + n * 8 + threadIdx.x % 4 * 2 + i % 2;
+      if (row < rows && column < width) store(to + row * strides.row + column, values[n][i] * scale);
+    }
+}
+
+#endif
+
+#ifdef BACKWARD_QUERIES
+
+// Blocks: batch, head, slice of the columns of dq, tile of queries, the last ones first.
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
+attention_backward_queries(const T* q, const T* k, const T* v, const void* mask, const void* bias, const int* lengths,
+                           const T* dy, const float* lse, const float* delta, T* dq, const __grid_constant__ Problem p) {
+  DYN_SHARED(memory);
+  T* const tile_q = reinterpret_cast<T*>(memory);
+  T* const tile_dy = tile_q + kRows * kPitch;
+  T* const tiles_k = tile_dy + kRows * kPitch;  // two of them, and two of values
+  T* const tiles_v = tiles_k + 2 * COLS * kPitch;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, tiles = (p.queries + kRows - 1) / kRows;
+  unsigned block = blockIdx.x;
+  const int first = (tiles - 1 - take(block, tiles)) * kRows, slice = take(block, slices_of(p.width)) * SLICE;
+  const int head = take(block, p.heads), batch = block, length = length_of(lengths, batch, p);
+  q += batch * p.q.batch + head * p.q.head;
+  k += batch * p.k.batch + head / p.group * p.k.head;
+  v += batch * p.v.batch + head / p.group * p.v.head;
+  dy += batch * p.dy.batch + head * p.dy.head;
+
+  const int row = first + warp * 16 + lane / 4;
+  const Query mine[2] = {{row, p.queries, batch, head, length, p}, {row + 8, p.queries, batch, head, length, p}};
+  float lse2[2], deltas[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    lse2[h] = mine[h].exists ? lse[mine[h].place] * kLog2E : 0.f;
+    deltas[h] = mine[h].exists ? delta[mine[h].place] : 0.f;
+  }
+  const bool masks = OPTIONS && (p.mask_kind != kNone || p.bias_kind != kNone);
+  const int some = seen_by(min(first + kRows, p.queries) - 1, length, p), all = masks ? 0 : seen_by(first, length, p);
+  const int end = (some + COLS - 1) / COLS;
+
+  float sum[SLICE / 8][4] = {};
+  load_rows<kRows, WIDTH>(tile_q, q, p.q.row, first, p.queries, p.width, p.aligned);
+  load_rows<kRows, WIDTH>(tile_dy, dy, p.dy.row, first, p.queries, p.value_width, p.aligned);
+  for (int tile = -1; tile < end; ++tile) {  // tile -1 only starts the copies of the first one
+    const int next = tile + 1, key0 = tile * COLS;
+    if (next < end) {
+      load_rows<COLS, WIDTH>(tiles_k + next % 2 * COLS * kPitch, k, p.k.row, next * COLS, some, p.width, p.aligned);
+      load_rows<COLS, WIDTH>(tiles_v + next % 2 * COLS * kPitch, v, p.v.row, next * COLS, some, p.value_width, p.aligned);
+    }
+    cp_async_commit();  // also where there was nothing to load, so that the count below holds
+    if (tile < 0) continue;
+    cp_async_wait<1>();
+    __syncthreads();
+    const T* const tile_k = tiles_k + tile % 2 * COLS * kPitch;
+    float s[COLS / 8][4] = {}, dp[COLS / 8][4] = {};
+    multiply_rows<COLS>(s, tile_q + warp * 16 * kPitch, tile_k);
+    multiply_rows<COLS>(dp, tile_dy + warp * 16 * kPitch, tiles_v + tile % 2 * COLS * kPitch);
+    const bool hides = key0 + COLS > all;
+    derive_rows(s, dp, mine, key0, hides, lse2, deltas, mask, bias, batch, p);
+    if (hides && any_not_finite<COLS>(tile_k + slice))
+      add_careful_product<COLS>(sum, dp, tile_k + slice);
+    else
+      add_product<COLS>(sum, dp, tile_k + slice);
+    __syncthreads();  // before the tile is loaded over
+  }
+  cp_async_wait<0>();
+  store_rows(dq, p.dq, batch, head, first + warp * 16, p.queries, slice, p.width, sum, p.scale);
+}
+
+#endif  // BACKWARD_QUERIES
+
+#ifdef BACKWARD_KEYS
+
+// Blocks: batch, key head, slice of the columns of dk and dv, tile of keys. Rows are keys here, columns queries.
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
+attention_backward_keys(const T* q, const T* k, const T* v, const void* mask, const void* bias, const int* lengths,
+                        const T* dy, const float* lse, const float* delta, T* dk, T* dv, const __grid_constant__ Problem p) {
+  DYN_SHARED(memory);
+  T* const tile_k = reinterpret_cast<T*>(memory);
+  T* const tile_v = tile_k + kRows * kPitch;
+  T* const tiles_q = tile_v + kRows * kPitch;  // two of them, and two of dy
+  T* const tiles_dy = tiles_q + 2 * COLS * kPitch;
+  float* const statistics = reinterpret_cast<float*>(tiles_dy + 2 * COLS * kPitch);  // 2 x (lse, delta) x COLS
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, tiles = (p.keys + kRows - 1) / kRows;
+  unsigned block = blockIdx.x;
+  const int first = take(block, tiles) * kRows, slice = take(block, slices_of(max(p.width, p.value_width))) * SLICE;
+  const int key_head = take(block, p.heads / p.group), batch = block, length = length_of(lengths, batch, p);
+  k += batch * p.k.batch + key_head * p.k.head;
+  v += batch * p.v.batch + key_head * p.v.head;
+
+  // Tiles of queries of which some may see the first key, for each head of the group.
+  const bool masks = OPTIONS && (p.mask_kind != kNone || p.bias_kind != kNone);
+  const int begin = max(first - p.shift + 1, 0) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;
+  const int per_head = first < length ? max(query_tiles - begin, 0) : 0, steps = p.group * per_head;
+
+  float sum_k[SLICE / 8][4] = {}, sum_v[SLICE / 8][4] = {};
+  load_rows<kRows, WIDTH>(tile_k, k, p.k.row, first, p.keys, p.width, p.aligned);
+  load_rows<kRows, WIDTH>(tile_v, v, p.v.row, first, p.keys, p.value_width, p.aligned);
+  for (int step = -1; step < steps; ++step) {  // step -1 only starts the copies of the first one
+    const int next = step + 1;
+    if (next < steps) {
+      const int head = key_head * p.group + next / per_head, query0 = (begin + next % per_head) * COLS, half = next % 2;
+      load_rows<COLS, WIDTH>(tiles_q + half * COLS * kPitch, q + batch * p.q.batch + head * p.q.head, p.q.row, query0,
+                             p.queries, p.width, p.aligned);
+      load_rows<COLS, WIDTH>(tiles_dy + half * COLS * kPitch, dy + batch * p.dy.batch + head * p.dy.head, p.dy.row, query0,
+                             p.queries, p.value_width, p.aligned);
+      const long long place = ((long long)batch * p.heads + head) * p.queries + query0;
+      for (int i = threadIdx.x; i < COLS; i += kThreads) {
+        const bool exists = query0 + i < p.queries;
+        statistics[half * 2 * COLS + i] = exists ? lse[place + i] * kLog2E : 0.f;
+        statistics[half * 2 * COLS + COLS + i] = exists ? delta[place + i] : 0.f;
+      }
+    }
+    cp_async_commit();  // also where there was nothing to load, so that the count below holds
+    if (step < 0) continue;
+    cp_async_wait<1>();
+    __syncthreads();
+    const int head = key_head * p.group + step / per_head, query0 = (begin + step % per_head) * COLS, half = step % 2;
+    const T* const tile_q = tiles_q + half * COLS * kPitch;
+    const T* const tile_dy = tiles_dy + half * COLS * kPitch;
+    float s[COLS / 8][4] = {}, dp[COLS / 8][4] = {};
+    multiply_rows<COLS>(s, tile_k + warp * 16 * kPitch, tile_q);
+    multiply_rows<COLS>(dp, tile_v + warp * 16 * kPitch, tile_dy);
+    const bool hides = masks || first + kRows > seen_by(query0, length, p);
+#pragma unroll
+    for (int n = 0; n < COLS / 8; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int key = first + warp * 16 + lane / 4 + i / 2 * 8, column = n * 8 + lane % 4 * 2 + i % 2;
+        const int query = query0 + column, sees = query < p.queries ? seen_by(query, length, p) : 0;
+        const float more = hides ? added_to(mask, bias, p, batch, head, query, key, sees) : 0.f;
+        float kept[1];
+        kept_by(kept, (((long long)batch * p.heads + head) * p.queries + query) * p.keys + key, p);
+        const float* const of_query = statistics + half * 2 * COLS + column;
+        derive(s[n][i], dp[n][i], more, of_query[0], of_query[COLS], kept[0], p);
+      }
+    if (hides && any_not_finite<COLS>(tile_dy + slice))
+      add_careful_product<COLS>(sum_v, s, tile_dy + slice);
+    else
+      add_product<COLS>(sum_v, s, tile_dy + slice);
+    if (hides && any_not_finite<COLS>(tile_q + slice))
+      add_careful_product<COLS>(sum_k, dp, tile_q + slice);
+    else
+      add_product<COLS>(sum_k, dp, tile_q + slice);
+    __syncthreads();  // before the tile is loaded over
+  }
+  cp_async_wait<0>();
+  store_rows(dk, p.dk, batch, key_head, first + warp * 16, p.keys, slice, p.width, sum_k, p.scale);
+  store_rows(dv, p.dv, batch, key_head, first + warp * 16, p.keys, slice, p.value_width, sum_v, 1.f);
+}
+
+#endif  // BACKWARD_KEYS
+
+#ifdef BACKWARD_BIAS
+
+// dbias: bias_batch x bias_heads x bias_queries x bias_keys, contiguous. Blocks: its batch, its head, tile of its queries,
+// tile of its keys; a block walks over everything that the bias was broadcast over.
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
+attention_backward_bias(const T* q, const T* k, const T* v, const void* mask, const void* bias, const int* lengths,
+                        const T* dy, const float* lse, const float* delta, float* dbias, const __grid_constant__ Problem p) {
+  DYN_SHARED(memory);
+  T* const tile_q = reinterpret_cast<T*>(memory);
+  T* const tile_dy = tile_q + kRows * kPitch;
+  T* const tile_k = tile_dy + kRows * kPitch;
+  T* const tile_v = tile_k + COLS * kPitch;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  unsigned block = blockIdx.x;
+  const int key_tile = take(block, (p.bias_keys + COLS - 1) / COLS);
+  const int query_tile = take(block, (p.bias_queries + kRows - 1) / kRows);
+  const int bias_head = take(block, p.bias_heads), bias_batch = block;
+  const int batches = p.bias_batch > 1 ? bias_batch + 1 : p.batch;
+  const int heads = p.bias_heads > 1 ? bias_head + 1 : p.heads;
+  const int query_end = p.bias_queries > 1 ? (query_tile + 1) * kRows : p.queries;
+  const int key_end = p.bias_keys > 1 ? (key_tile + 1) * COLS : p.keys;
+
+  float sum[COLS / 8][4] = {};
+  for (int batch = bias_batch; batch < batches; ++batch)
+    for (int head = bias_head; head < heads; ++head)
+      for (int first = query_tile * kRows; first < query_end; first += kRows)
+        for (int key0 = key_tile * COLS; key0 < key_end; key0 += COLS) {
+          const int length = length_of(lengths, batch, p), some = seen_by(min(first + kRows, p.queries) - 1, length, p);
+          if (key0 >= some) break;
+          const long long key_head = head / p.group;
+          load_rows<kRows, WIDTH>(tile_q, q + batch * p.q.batch + head * p.q.head, p.q.row, first, p.queries, p.width, p.aligned);
+          load_rows<kRows, WIDTH>(tile_dy, dy + batch * p.dy.batch + head * p.dy.head, p.dy.row, first, p.queries, p.value_width,
+                                  p.aligned);
+          load_rows<COLS, WIDTH>(tile_k, k + batch * p.k.batch + key_head * p.k.head, p.k.row, key0, some, p.width, p.aligned);
+          load_rows<COLS, WIDTH>(tile_v, v + batch * p.v.batch + key_head * p.v.head, p.v.row, key0, some, p.value_width,
+                                 p.aligned);
+          cp_async_commit();
+          const int row = first + warp * 16 + lane / 4;
+          const Query mine[2] = {{row, p.queries, batch, head, length, p}, {row + 8, p.queries, batch, head, length, p}};
+          float lse2[2], deltas[2];
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            lse2[h] = mine[h].exists ? lse[mine[h].place] * kLog2E : 0.f;
+            deltas[h] = mine[h].exists ? delta[mine[h].place] : 0.f;
+          }
+          cp_async_wait<0>();
+          __syncthreads();
+          float s[COLS / 8][4] = {}, dp[COLS / 8][4] = {};
+          multiply_rows<COLS>(s, tile_q + warp * 16 * kPitch, tile_k);
+          multiply_rows<COLS>(dp, tile_dy + warp * 16 * kPitch, tile_v);
+          derive_rows(s, dp, mine, key0, true, lse2, deltas, mask, bias, batch, p);
+#pragma unroll
+          for (int n = 0; n < COLS / 8; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sum[n][i] += dp[n][i];
+          __syncthreads();  // before the tiles are loaded over
+        }
+
+  float* const sums = reinterpret_cast<float*>(memory);  // kRows x COLS
+#pragma unroll
+  for (int n = 0; n < COLS / 8; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      sums[(warp * 16 + lane / 4 + i / 2 * 8) * COLS + n * 8 + lane % 4 * 2 + i % 2] = sum[n][i];
+  __syncthreads();
+  // An axis that was broadcast has one element, the sum over the tile's rows or columns.
+  const int rows = p.bias_queries > 1 ? 1 : kRows, columns = p.bias_keys > 1 ? 1 : COLS;  // in one sum
+  for (int i = threadIdx.x; i < kRows / rows * (COLS / columns); i += kThreads) {
+    const int row = i / (COLS / columns), column = i % (COLS / columns);
+    const int query = query_tile * kRows + row, key = key_tile * COLS + column;
+    float total = 0.f;
+    for (int r = row * rows; r < (row + 1) * rows; ++r)
+      for (int c = column * columns; c < (column + 1) * columns; ++c) total += sums[r * COLS + c];
+    if (query < p.bias_queries && key < p.bias_keys)
+      dbias[(((long long)bias_batch * p.bias_heads + bias_head) * p.bias_queries + query) * p.bias_keys + key] = total;
+  }
+}
+
+#endif  // BACKWARD_BIAS
+
+#else  // ROWWISE
 
 // part: splits x rows x value_width, normalised; part_lse: splits x rows; rows = batch heads queries. A warp to a row.
 extern "C" __global__ void __launch_bounds__(128)
@@ -437,4 +728,19 @@ attention_combine(const float* part, const float* part_lse, T* out, float* lse, 
   }
 }
 
-#endif  // COMBINE
+// delta = sum(dy * out), batch heads queries of them. A warp to a row.
+extern "C" __global__ void __launch_bounds__(128)
+attention_backward_delta(const T* dy, const T* out, float* delta, long long rows, const __grid_constant__ Problem p) {
+  const long long row = (long long)blockIdx.x * 4 + threadIdx.x / 32;
+  if (row >= rows) return;
+  const int lane = threadIdx.x % 32, query = row % p.queries, head = row / p.queries % p.heads;
+  const long long batch = row / p.queries / p.heads;
+  dy += batch * p.dy.batch + head * p.dy.head + query * p.dy.row;
+  out += batch * p.out.batch + head * p.out.head + query * p.out.row;
+  float sum = 0.f;
+  for (int column = lane; column < p.value_width; column += 32) sum += to_float(dy[column]) * to_float(out[column]);
+  sum = warp_sum(sum);
+  if (lane == 0) delta[row] = sum;
+}
+
+#endif  // ROWWISE

@@ -125,6 +125,9 @@ def attention_backward(
     if _has_cpu_path(backend, options, dy, q, k, v):
         found = list(grads or (_like(backend, a, a.shape[3]) for a in (q, k, v)))
         dbias = attention_numpy.backward(dy, q, k, v, out, lse, options, *found)
+    elif attention_cuda.backward_plan(backend, q, k, v, options).kernel:
+        found = list(grads or (_like(backend, a, a.shape[3]) for a in (q, k, v)))
+        dbias = attention_cuda.backward(backend, dy, q, k, v, out, lse, options, *found)
     else:
         *found, dbias = attention_backward_definition(backend, dy, q, k, v, out, lse, options)
         for place, array in zip(grads or (), found, strict=False):
@@ -185,6 +188,14 @@ _DEFAULTS: dict[str, Any] = {
 def _explain(q: Array, k: Array, v: Array, *, return_lse: bool = False, **options: Any) -> Plan:
     backend = common_backend(q, k, v)
     return attention_cuda.forward_plan(backend, q, k, v, check("attention", q, k, v, **{**_DEFAULTS, **options}))
+
+
+@explained("attention_backward")
+def _explain_backward(dy: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, **options: Any) -> Plan:
+    backend = common_backend(dy, q, k, v, out, lse)
+    return attention_cuda.backward_plan(
+        backend, q, k, v, check("attention_backward", q, k, v, **{**_DEFAULTS, **options})
+    )
 
 
 # -- the options, checked --------------------------------------------------------------------------------------------

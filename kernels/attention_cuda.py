@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, Backend, current_precision
-from ._launch import WIDEST_ACCESS, Plan, blocks, c_type, definition_plan, launch, stream_place
+from ._launch import WIDEST_ACCESS, Plan, blocks, c_type, contiguous, definition_plan, launch, stream_place
 
 if TYPE_CHECKING:
     from .attention import Options
@@ -20,25 +20,30 @@ _SOURCE = Path(__file__).with_name("attention.cu")
 _OLDEST = 80  # compute capability with asynchronous copies and products of bfloat16 and tf32
 _LONGEST = 2**30  # queries or keys that the kernels' 32-bit indices reach
 _WIDTHS = (32, 64, 128, 256)  # what D and Dv are padded to
-_SLICE = 128  # columns of a result that one block has
+_SLICES = {2: 128, 4: 64}  # columns of a result that one block has, by itemsize: what fits the registers
 _ROWS_OF_A_WARP = 16
 _WARPS = 4
 _MOST_PACKED = 64  # rows of a block that may come from several heads
 _WANTED_BLOCKS = 512  # enough to keep a large device busy: with fewer, and few rows, the keys are split
 _FEWEST_KEYS = 256  # in a part of the keys
 _MOST_SPLITS = 64
+_MOST_SHARED = 99 << 10  # bytes that a block can have with compute capability 8.6, 8.9 and 12.0
 
 _ROW_STRIDES = np.dtype([(name, np.int64) for name in ("batch", "head", "row")])
 _SCORE_STRIDES = np.dtype([(name, np.int64) for name in ("batch", "head", "row", "column")])
 _STREAM = np.dtype([("key", np.uint64), ("counter", np.uint64), ("skip", np.int32)], align=True)
 _PROBLEM = np.dtype(  # struct Problem in attention.cu
     [
-        *((name, _ROW_STRIDES) for name in ("q", "k", "v", "out")),
+        *((name, _ROW_STRIDES) for name in ("q", "k", "v", "out", "dy", "dq", "dk", "dv")),
         *((name, _SCORE_STRIDES) for name in ("mask", "bias")),
         ("stream", _STREAM),
         *((name, np.int32) for name in ("mask_kind", "bias_kind", "aligned")),
-        *((name, np.int32) for name in ("heads", "group", "packed", "queries", "keys", "width", "value_width")),
+        *(
+            (name, np.int32)
+            for name in ("batch", "heads", "group", "packed", "queries", "keys", "width", "value_width")
+        ),
         *((name, np.int32) for name in ("shift", "splits")),
+        *((name, np.int32) for name in ("bias_batch", "bias_heads", "bias_queries", "bias_keys")),
         ("threshold", np.uint32),
         *((name, np.float32) for name in ("scale", "keep_scale")),
     ],
@@ -59,6 +64,20 @@ class _Case(NamedTuple):
     tf32: bool
 
     @property
+    def products(self) -> str:
+        """How they are computed, in words."""
+        return f"products of {self.dtype}{' rounded to tf32' if self.tf32 else ''} on tensor cores"
+
+    @property
+    def slice(self) -> int:
+        """Columns of a result that one block has."""
+        return min(self.padded, _SLICES[self.dtype.itemsize])
+
+    def slices(self, width: int) -> int:
+        """Blocks that share the columns of a result."""
+        return -(-width // self.slice)
+
+    @property
     def padded(self) -> int:
         """The narrowest WIDTH that holds both widths."""
         return next(width for width in _WIDTHS if width >= max(self.width, self.value_width))
@@ -66,7 +85,7 @@ class _Case(NamedTuple):
     def defines(self, kernel: str, warps: int, columns: int) -> tuple[str, ...]:
         """The macros of one variant."""
         options = {"OPTIONS": int(self.has_options), "TF32": int(self.tf32), "DTYPE": c_type(self.dtype)}
-        sizes = {"WIDTH": self.padded, "SLICE": min(self.padded, _SLICE), "COLS": columns, "WARPS": warps}
+        sizes = {"WIDTH": self.padded, "SLICE": self.slice, "COLS": columns, "WARPS": warps}
         return (kernel, *(f"{name}={value}" for name, value in {**options, **sizes}.items()))
 
     def tile_bytes(self, rows: int) -> int:
@@ -103,10 +122,48 @@ def forward(backend: Backend, q: Array, k: Array, v: Array, options: Options, ou
     launch(_SOURCE, plan._replace(scalars=(problem,)), backend, *arrays)
     if part is not None:
         rows = math.prod(options.shape[:3])
-        combine = ("COMBINE", f"DTYPE={c_type(q.dtype)}")
-        scalars = (np.int64(rows), problem)
-        plan = Plan("attention_combine", combine, blocks("attention", rows, _WARPS), 32 * _WARPS, scalars, "")
-        launch(_SOURCE, plan, backend, part, part_lse, result, lse)
+        launch(_SOURCE, _rowwise("attention_combine", q.dtype, rows, problem), backend, part, part_lse, result, lse)
+
+
+def backward_plan(backend: Backend, q: Array, k: Array, v: Array, options: Options) -> Plan:
+    """The first of the kernels that :func:`backward` launches; none where the definition has to do."""
+    if (why := _why_none(backend, q, v, options)) is not None:
+        return definition_plan(why)
+    return _backward(_case(q, k, v, options))[0]
+
+
+def backward(
+    backend: Backend,
+    dy: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    options: Options,
+    dq: Array,
+    dk: Array,
+    dv: Array,
+) -> Array | None:
+    """Launch the kernels that write ``dq, dk, dv``, which may have any strides; returns the gradient of the bias."""
+    plans = _backward(_case(q, k, v, options))
+    rows = {"q": q, "k": k, "v": v, "out": out, "dy": dy, "dq": dq, "dk": dk, "dv": dv}
+    memory, problem = _problem(backend, options, rows, ("q", "k", "v", "dy"))
+    device = backend.device_of(q)
+    lse = contiguous(backend, lse)
+    delta = backend.empty(options.shape[:3], np.float32, device)
+    plan = _rowwise("attention_backward_delta", q.dtype, math.prod(options.shape[:3]), problem)
+    launch(_SOURCE, plan, backend, memory["dy"], memory["out"], delta)
+    given = (*(memory[name] for name in ("q", "k", "v", "mask", "bias", "lengths", "dy")), lse, delta)
+    results: list[tuple[Array | None, ...]] = [(memory["dq"],), (memory["dk"], memory["dv"])]
+    dbias = None
+    if options.bias is not None:
+        dbias = backend.empty(options.bias.shape, np.float32, device)
+        results.append((dbias,))
+        plans = (*plans, _backward_bias(_case(q, k, v, options), options.bias.shape))
+    for plan, result in zip(plans, results, strict=True):
+        launch(_SOURCE, plan._replace(scalars=(problem,)), backend, *given, *result)
+    return dbias
 
 
 # -- the choice ------------------------------------------------------------------------------------------------------
@@ -144,13 +201,12 @@ def _forward(case: _Case) -> _Forward:
     rows = packed * queries
     warps = 1 if rows <= _ROWS_OF_A_WARP else _WARPS
     columns = {2: 32 if case.padded == 256 else 64, 4: 16 if case.padded >= 128 else 32}[case.dtype.itemsize]
-    grid = blocks("attention", rows, warps * _ROWS_OF_A_WARP) * (case.padded // min(case.padded, _SLICE))
+    grid = blocks("attention", rows, warps * _ROWS_OF_A_WARP) * case.slices(case.value_width)
     grid *= batch * heads // packed
     splits = 1
     if warps == 1 and grid < _WANTED_BLOCKS:
         splits = max(1, min(-(-_WANTED_BLOCKS // grid), keys // _FEWEST_KEYS, _MOST_SPLITS))
-    because = f"products of {case.dtype}{' rounded to tf32' if case.tf32 else ''} on tensor cores, "
-    because += f"{warps * _ROWS_OF_A_WARP} queries against {columns} keys at a time"
+    because = f"{case.products}, {warps * _ROWS_OF_A_WARP} queries against {columns} keys at a time"
     if packed > 1:
         because += f", of the {packed} heads that share a key"
     if splits > 1:
@@ -159,6 +215,59 @@ def _forward(case: _Case) -> _Forward:
     defines = case.defines("FORWARD", warps, columns)
     grid = blocks("attention", grid * splits, 1)
     return _Forward(Plan("attention_forward", defines, grid, 32 * warps, (), because, shared), packed, splits)
+
+
+@lru_cache(maxsize=1024)
+def _backward(case: _Case) -> tuple[Plan, ...]:
+    """For the gradients of queries and of keys and values."""
+    batch, heads, queries, keys = case.shape
+    warps, columns, shared = _tiles(case, 2, 4)
+    rows = warps * _ROWS_OF_A_WARP
+    because = (
+        f"products of {case.dtype}{' rounded to tf32' if case.tf32 else ''} on tensor cores, {rows} by {columns}; "
+    )
+    because += (
+        "the weights are computed again once for the queries and once for the keys, so nothing is added atomically"
+    )
+    plans = []
+    for name, length, count, width in (
+        ("queries", queries, batch * heads, case.width),
+        ("keys", keys, batch * case.key_heads, max(case.width, case.value_width)),
+    ):
+        grid = blocks("attention_backward", -(-length // rows) * case.slices(width) * count, 1)
+        defines = case.defines(f"BACKWARD_{name.upper()}", warps, columns)
+        plans.append(Plan(f"attention_backward_{name}", defines, grid, 32 * warps, (), because, shared))
+    return tuple(plans)
+
+
+@lru_cache(maxsize=1024)
+def _backward_bias(case: _Case, shape: tuple[int, int, int, int]) -> Plan:
+    """For the gradient of a bias of this shape: a block has a tile of it and walks over what it was broadcast over."""
+    batch, heads, queries, keys = shape
+    warps, columns, shared = _tiles(case, 2, 2)
+    grid = batch * heads * -(-queries // (warps * _ROWS_OF_A_WARP)) * -(-keys // columns)
+    defines = case.defines("BACKWARD_BIAS", warps, columns)
+    return Plan("attention_backward_bias", defines, blocks("attention_backward", grid, 1), 32 * warps, (), "", shared)
+
+
+def _tiles(case: _Case, resident: int, streamed: int) -> tuple[int, int, int]:
+    """Warps of a block, columns of a tile and bytes of shared memory, the largest that a block can have everywhere.
+
+    Args:
+        resident: tiles with 16 rows for each warp.
+        streamed: tiles with a row for each column.
+    """
+    for warps, columns in ((4, 32), (2, 16), (1, 16)):
+        shared = case.tile_bytes(resident * warps * _ROWS_OF_A_WARP + streamed * columns) + 16 * columns
+        if shared <= _MOST_SHARED:
+            break
+    return warps, columns, shared
+
+
+def _rowwise(kernel: str, dtype: np.dtype[Any], rows: int, problem: Any) -> Plan:
+    """A kernel that has one warp for each query of each head."""
+    defines = ("ROWWISE", f"DTYPE={c_type(dtype)}")
+    return Plan(kernel, defines, blocks("attention", rows, _WARPS), 32 * _WARPS, (np.int64(rows), problem), "")
 
 
 # -- arrays as the kernels take them ---------------------------------------------------------------------------------
@@ -190,7 +299,11 @@ def _problem(
         memory["lengths"] = backend.xp.ascontiguousarray(options.key_lengths.astype(np.int32, copy=False))
 
     _, heads, queries, keys = options.shape
-    problem["heads"], problem["queries"], problem["keys"] = heads, queries, keys
+    for name, length in zip(("batch", "heads", "queries", "keys"), options.shape, strict=True):
+        problem[name] = length
+    if options.bias is not None:
+        for name, length in zip(("batch", "heads", "queries", "keys"), options.bias.shape, strict=True):
+            problem[f"bias_{name}"] = length
     problem["group"] = heads // rows["k"].shape[1]
     problem["width"], problem["value_width"] = rows["q"].shape[3], rows["v"].shape[3]
     problem["shift"] = max(-queries, min(keys, options.causal_offset + 1)) if options.causal else keys

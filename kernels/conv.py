@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -91,6 +91,9 @@ def _explain(
     counts = checked_counts("conv", geometry, x.shape[2:])
     if not x.size or not weight.size:
         return definition_plan("an array is empty, nothing is launched")
+    if _has_cpu_path(backend, x):
+        by = conv_numpy.algorithm(x, weight, geometry, groups, workspace)
+        return definition_plan(f"the {backend.name} backend runs no CUDA kernels; NumPy does it by {by}")
     return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups, workspace, counts)
 
 
@@ -279,7 +282,7 @@ def _bytes_in_row(channels: int, geometry: Windows, counts: tuple[int, ...], ite
     return channels * geometry.size * math.prod(counts[1:]) * itemsize
 
 
-def _has_cpu_path(backend: Backend, x: Array) -> bool:
+def _has_cpu_path(backend: Backend, x: Array) -> TypeGuard[NumpyBackend]:
     return isinstance(backend, NumpyBackend) and x.dtype.itemsize >= 4
 
 

@@ -3,6 +3,7 @@
 - kernels of 3 or 5 at stride 1 with enough channels: Winograd's, see ``winograd_numpy.py``;
 - a kernel of one value: a plain matrix product;
 - one channel a group (depthwise): a multiplication and an addition for each position in the kernel;
+- at stride 1 along the last axis: columns along the other axes only, see ``residue_numpy.py``;
 - all others: columns of a block times the weight. The gradient of the data at stride 1 is such a convolution too, with
   the kernel turned; at other strides the columns of the gradient are added where they came from.
 
@@ -18,15 +19,24 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..backend import current_precision, get_num_threads, is_channels_last, parallel, pixels
+from ..backend import current_precision, empty_images, get_num_threads, is_channels_last, parallel, pixels
 from ..backend.numpy_backend import NumpyBackend
+from .depthwise_numpy import depthwise, depthwise_weight
+from .residue_numpy import bytes_of_row, residue, residue_weight
 from .windows import Windows, in_blocks
 from .winograd_numpy import winograd, winograd_weight
 
 _CACHE = 1 << 20  # bytes of columns worked on at a time
 _SMALL_PLANE = 256  # places; planes that are smaller go through one product together
 _FEWEST = 16  # channels, below which Winograd's transforms cost more than its products save
+_LONG = 5  # values of a kernel along the last axis
 _ENOUGH = 1024  # channels times filters, likewise
+
+WINOGRAD = "Winograd's algorithm"
+RESIDUE = "columns along all axes but the last"
+DEPTHWISE = "a multiplication and an addition for each position in the kernel"
+BY_PIXELS = "columns times weight"
+BY_PLANES = "weight times columns"
 
 Block = tuple[int, int, int, int]
 
@@ -49,6 +59,51 @@ def takes_winograd(
     )
 
 
+def takes_residue(x: Any, filters: int, geometry: Windows, groups: int, workspace: int) -> bool:
+    """Whether the columns are unfolded along all axes but the last: stride 1 there, and less copying that way.
+
+    Measured: a kernel of 3 gains where planes have to be turned anyway, a longer one always.
+    """
+    long = geometry.kernel[-1] >= _LONG
+    if (
+        groups > 1
+        or not (long or (geometry.kernel[-1] > 1 and len(geometry.kernel) > 1 and not is_channels_last(x)))
+        or geometry.stride[-1] > 1
+        or geometry.dilation[-1] > 1
+        or min(x.shape[1], filters) < _FEWEST
+    ):
+        return False
+    rows, counts = _with_two_axes(geometry), geometry.counts(x.shape[2:])
+    counts = counts if len(counts) > 1 else (1, *counts)
+    return bytes_of_row(x, filters, rows, counts) * 4 * get_num_threads() <= workspace
+
+
+def _two_axes(a: Any) -> Any:
+    """``(…, …, length)`` as ``(…, …, 1, length)``; images and volumes as they are."""
+    return a[:, :, None] if a.ndim == 3 else a
+
+
+def _with_two_axes(geometry: Windows) -> Windows:
+    if len(geometry.kernel) > 1:
+        return geometry
+    kernel, stride, before, after, dilation = (n[0] for n in geometry)
+    return Windows((1, kernel), (1, stride), (0, before), (0, after), (1, dilation))
+
+
+def algorithm(x: Any, weight: Any, geometry: Windows, groups: int, workspace: int) -> str:
+    """How a convolution is done on the CPU, in words; what :func:`forward` goes by."""
+    filters, channels = weight.shape[:2]
+    if takes_winograd(x.dtype, channels, filters, geometry, groups, geometry.counts(x.shape[2:]), workspace):
+        return WINOGRAD
+    if channels == 1 and filters == groups > 1:
+        return DEPTHWISE
+    if takes_residue(x, filters, geometry, groups, workspace):
+        return RESIDUE
+    if is_channels_last(x) and groups == 1:  # the channels of a group are too few to be copied together
+        return BY_PIXELS
+    return BY_PLANES
+
+
 def forward(
     backend: NumpyBackend,
     x: Any,
@@ -60,13 +115,21 @@ def forward(
     y: Any,
 ) -> None:
     """``y = conv(x, weight, bias)``, float32 or float64, into ``y``, which has the memory format of ``x``."""
-    filters, channels = weight.shape[:2]
-    if takes_winograd(x.dtype, channels, filters, geometry, groups, y.shape[2:], workspace):
+    chosen = algorithm(x, weight, geometry, groups, workspace)
+    if chosen == WINOGRAD:
         winograd(backend, x, weight, bias, geometry.before, y, workspace)
-    elif is_channels_last(y):
-        _by_pixels(backend, x, weight, bias, geometry, groups, workspace, y)
+    elif chosen == DEPTHWISE:
+        depthwise(backend, x, weight, bias, geometry, y)
+    elif chosen == RESIDUE:
+        (x, y), weight, geometry = (_two_axes(a) for a in (x, y)), _two_axes(weight), _with_two_axes(geometry)
+        residue(backend, x, weight, bias, geometry, y, workspace)
+    elif chosen == BY_PIXELS:
+        _by_pixels(backend, x, weight, bias, geometry, workspace, y)
     else:
-        _by_planes(backend, x, weight, bias, geometry, groups, workspace, y)
+        planes = y if y.flags.c_contiguous else backend.empty(y.shape, y.dtype)
+        _by_planes(backend, x, weight, bias, geometry, groups, workspace, planes)
+        if planes is not y:
+            y[...] = planes
 
 
 def backward_data(
@@ -74,7 +137,9 @@ def backward_data(
 ) -> None:
     """The gradient of ``x`` into ``dx``, which has the memory format of ``dy``."""
     filters, channels = weight.shape[:2]
-    if all(s == 1 for s in geometry.stride):
+    by_winograd = takes_winograd(dy.dtype, channels, filters, geometry, groups, dx.shape[2:], workspace)
+    # either columns of dy, or columns of dx that are then added up: the fewer
+    if all(s == 1 for s in geometry.stride) and (by_winograd or filters < 4 * channels * groups):
         turned = weight.reshape(groups, filters // groups, channels, *geometry.kernel)
         turned = np.flip(turned.swapaxes(1, 2), tuple(range(3, turned.ndim)))
         turned = turned.reshape(groups * channels, filters // groups, *geometry.kernel)
@@ -93,9 +158,16 @@ def backward_weight(
     if takes_winograd(x.dtype, channels, filters, geometry, groups, dy.shape[2:], workspace):
         winograd_weight(backend, dy, x, geometry.kernel[0], geometry.before, dweight, workspace)
         return
-    last = is_channels_last(x)
+    if channels == 1 and filters == groups > 1:
+        depthwise_weight(backend, dy, x, geometry, dweight)
+        return
+    if takes_residue(x, filters, geometry, groups, workspace):
+        (dy, x, dweight), geometry = (_two_axes(a) for a in (dy, x, dweight)), _with_two_axes(geometry)
+        residue_weight(backend, dy, x, geometry, dweight, workspace)
+        return
+    last = is_channels_last(x) and groups == 1
     counts = dy.shape[2:]
-    blocks = _blocks(x.dtype, x.shape[0], channels * groups, geometry, counts, workspace)
+    blocks = _blocks(x, filters, geometry, counts, workspace)
     parts = min(get_num_threads(), len(blocks))
     bounds = [len(blocks) * i // parts for i in range(parts + 1)]
     width = channels * geometry.size
@@ -105,20 +177,26 @@ def backward_weight(
     def add_up(part: int) -> None:
         maker = _Columns(backend, x, geometry, groups, counts, blocks, last)
         one = backend.empty(shape, x.dtype)
+        fresh = True
         for i in range(bounds[part], bounds[part + 1]):
             first, end, row, stop = block = blocks[i]
             cols, g = maker.of(block), dy[first:end, :, row:stop]
-            out = sums[part] if i == bounds[part] else one
             if last:  # (n places, groups, kernel C/G) and (n places, groups, F/G)
                 g = pixels(g).reshape(-1, groups, filters // groups)
-                for k in range(groups):
-                    np.matmul(cols[:, k].T, g[:, k], out=out[k])
-            else:  # (groups, C/G kernel, n, places) and (groups, F/G, n, places)
-                g = g.reshape(end - first, groups, filters // groups, -1).transpose(1, 2, 0, 3)
-                g, cols = g.reshape(groups, filters // groups, -1), cols.reshape(groups, width, -1)
-                np.matmul(g, cols.transpose(0, 2, 1), out=out)
-            if out is one:
-                np.add(sums[part], one, sums[part])
+                pairs = [(cols.transpose(1, 2, 0), g.transpose(1, 0, 2))]
+            else:  # (groups, C/G kernel, n, places) and (n, groups, F/G, places)
+                g = g.reshape(end - first, groups, filters // groups, -1)
+                if g.shape[3] < _SMALL_PLANE:
+                    g = g.transpose(1, 2, 0, 3).reshape(1, groups, filters // groups, -1)
+                    cols = cols.reshape(groups, width, 1, -1)
+                pairs = [(g[n], cols[:, :, n].transpose(0, 2, 1)) for n in range(len(g))]
+            for left, right in pairs:
+                if fresh:
+                    np.matmul(left, right, out=sums[part])
+                else:
+                    np.matmul(left, right, out=one)
+                    np.add(sums[part], one, sums[part])
+                fresh = False
 
     def work(start: int, stop: int) -> None:
         for part in range(start, stop):
@@ -144,11 +222,10 @@ def backward_bias(backend: NumpyBackend, dy: Any, out: Any) -> Any:
 # -- columns ---------------------------------------------------------------------------------------------------------
 
 
-def _blocks(
-    dtype: Any, samples: int, channels: int, geometry: Windows, counts: tuple[int, ...], workspace: int
-) -> list[Block]:
-    """Blocks whose columns stay in the cache and, for all threads together, under the limit."""
-    in_row = channels * geometry.size * math.prod(counts[1:]) * dtype.itemsize
+def _blocks(x: Any, filters: int, geometry: Windows, counts: tuple[int, ...], workspace: int) -> list[Block]:
+    """Blocks whose columns stay in the cache and, for all threads together, under the limit; one row at the least."""
+    samples, channels = x.shape[:2]
+    in_row = max(channels * geometry.size, filters) * math.prod(counts[1:]) * x.dtype.itemsize
     threads = get_num_threads()
     limit = min(_CACHE, workspace // (4 * threads), -(-samples * counts[0] * in_row // threads))
     return list(in_blocks(samples, counts[0], in_row, limit))
@@ -172,6 +249,7 @@ class _Columns:
         last: bool,
     ) -> None:
         self.x, self.geometry, self.groups, self.counts, self.last = x, geometry, groups, counts, last
+        self.backend = backend
         self.places = math.prod(counts[1:])
         most = max((end - first) * (stop - row) for first, end, row, stop in blocks) * self.places
         self.memory = backend.empty((most * x.shape[1] * geometry.size,), x.dtype)
@@ -207,24 +285,16 @@ class _Columns:
 
     def _padded(self, part: Any, here: Windows) -> Any:
         """The block's values with zeros around, in the order of the columns; as they are where none are needed."""
-        lengths = tuple(n + b + a for n, b, a in zip(part.shape[2:], here.before, here.after, strict=True))
-        if lengths == part.shape[2:] and not any(here.before):
-            return part
+        lengths = here.padded_lengths(part.shape[2:])
+        image, inner = here.overlap(part.shape[2:])
+        inside = part[(..., *image)]
+        if inside.shape[2:] == lengths:
+            return inside
         shape = (*part.shape[:2], *lengths)
         if self.wide is None or self.wide.shape != shape:
-            if self.last:
-                memory = np.empty((shape[0], *lengths, shape[1]), part.dtype)
-                self.wide = memory.transpose(0, memory.ndim - 1, *range(1, memory.ndim - 1))
-            else:
-                self.wide = np.empty(shape, part.dtype)
-        source, target = [], []
-        for n, length, b in zip(part.shape[2:], lengths, here.before, strict=True):
-            start = max(-b, 0)
-            count = max(min(n - start, length - max(b, 0)), 0)
-            source.append(slice(start, start + count))
-            target.append(slice(max(b, 0), max(b, 0) + count))
+            self.wide = empty_images(self.backend, shape, part.dtype, None, self.last)
         self.wide[...] = 0
-        self.wide[(..., *target)] = part[(..., *source)]
+        self.wide[(..., *inner)] = inside
         return self.wide
 
 
@@ -254,18 +324,19 @@ def _by_planes(
 
         parallel(plain, samples)
         return
-    blocks = _blocks(x.dtype, samples, x.shape[1], geometry, counts, workspace)
+    blocks = _blocks(x, filters, geometry, counts, workspace)
 
     def work(start: int, stop: int) -> None:
         maker = _Columns(backend, x, geometry, groups, counts, blocks[start:stop], last=False)
         for block in blocks[start:stop]:
             first, end, row, last = block
             cols = maker.of(block)  # (groups, C/G k, n, places)
-            if end - first == 1:
-                out = target[first, :, :, row * width : last * width]
-                np.matmul(w, cols[:, :, 0], out=out)
-                if b is not None:
-                    out += b
+            if end - first == 1 or cols.shape[3] >= _SMALL_PLANE:
+                for n in range(end - first):
+                    out = target[first + n, :, :, row * width : last * width]
+                    np.matmul(w, cols[:, :, n], out=out)
+                    if b is not None:
+                        out += b
                 continue
             made = np.matmul(w, cols.reshape(groups, cols.shape[1], -1))
             if b is not None:
@@ -276,30 +347,26 @@ def _by_planes(
 
 
 def _by_pixels(
-    backend: NumpyBackend, x: Any, weight: Any, bias: Any, geometry: Windows, groups: int, workspace: int, y: Any
+    backend: NumpyBackend, x: Any, weight: Any, bias: Any, geometry: Windows, workspace: int, y: Any
 ) -> None:
-    """Columns times weight, ``(places, k C/G) @ (k C/G, F/G)``, pixels in and out."""
+    """Columns times weight, ``(places, k C) @ (k C, F)``, pixels in and out; one group."""
     filters, channels, samples = weight.shape[0], weight.shape[1], x.shape[0]
-    w = weight.reshape(groups, filters // groups, channels, geometry.size).transpose(0, 3, 2, 1)
-    w = np.ascontiguousarray(w).reshape(groups, geometry.size * channels, filters // groups)
+    w = np.ascontiguousarray(weight.reshape(filters, channels, -1).transpose(2, 1, 0)).reshape(-1, filters)
     counts = y.shape[2:]
-    target = pixels(y).reshape(samples, -1, groups, filters // groups)
-    b = None if bias is None else bias.reshape(groups, filters // groups)
+    target = pixels(y).reshape(samples, -1, filters)
     width = math.prod(counts[1:])
-    blocks = _blocks(x.dtype, samples, x.shape[1], geometry, counts, workspace)
-    plain = _is_plain(geometry) and is_channels_last(x)
+    blocks = _blocks(x, filters, geometry, counts, workspace)
+    plain = _is_plain(geometry)
 
     def work(start: int, stop: int) -> None:
-        maker = None if plain else _Columns(backend, x, geometry, groups, counts, blocks[start:stop], last=True)
+        maker = None if plain else _Columns(backend, x, geometry, 1, counts, blocks[start:stop], last=True)
         for block in blocks[start:stop]:
             first, end, row, last = block
-            out = target[first:end, row * width : last * width].reshape(-1, groups, filters // groups)
-            seen = maker.of(block) if maker else pixels(x[first:end, :, row:last])
-            cols = seen.reshape(len(out), groups, -1)  # (n places, groups, k C/G)
-            for k in range(groups):
-                np.matmul(cols[:, k], w[k], out=out[:, k])
-            if b is not None:
-                out += b
+            out = target[first:end, row * width : last * width].reshape(-1, filters)
+            cols = maker.of(block) if maker else pixels(x[first:end, :, row:last])
+            np.matmul(cols.reshape(len(out), -1), w, out=out)
+            if bias is not None:
+                out += bias
 
     parallel(work, len(blocks))
 
@@ -312,62 +379,41 @@ def _scattered(
     Samples are shared out among threads; the rows of one sample follow each other, in the same order at each call.
     """
     filters, channels = weight.shape[:2]
-    last = is_channels_last(dy)
-    counts, samples = dy.shape[2:], dy.shape[0]
-    lengths = tuple(n + b + a for n, b, a in zip(dx.shape[2:], geometry.before, geometry.after, strict=True))
-    w = np.ascontiguousarray(weight).reshape(groups, filters // groups, channels, geometry.size)
-    if last:  # (groups, F/G, k C/G)
-        w = np.ascontiguousarray(w.transpose(0, 1, 3, 2)).reshape(groups, filters // groups, -1)
-    else:  # (groups, C/G k, F/G)
-        w = np.ascontiguousarray(w.reshape(groups, filters // groups, -1).transpose(0, 2, 1))
-    width = channels * geometry.size
+    last = is_channels_last(dy) and groups == 1
+    counts = dy.shape[2:]
+    lengths = geometry.padded_lengths(dx.shape[2:])
+    image, inner = geometry.overlap(dx.shape[2:])
+    w = weight.reshape(groups, filters // groups, channels, geometry.size)
+    if last:
+        w = np.ascontiguousarray(w[0].transpose(0, 2, 1)).reshape(filters, -1)  # (F, k C)
+    else:
+        w = np.ascontiguousarray(w.reshape(groups, filters // groups, -1).transpose(0, 2, 1))  # (G, C/G k, F/G)
 
     def work(start: int, stop: int) -> None:
-        blocks = [
-            (first + start, end + start, row, row_stop)
-            for first, end, row, row_stop in _blocks(
-                dy.dtype, stop - start, channels * groups, geometry, counts, workspace
-            )
-        ]
         wide: Any = None
-        for block in blocks:
-            first, end, row, row_stop = block
-            part = dy[first:end, :, row:row_stop]
+        for first, end, row, row_stop in _blocks(dx[start:stop], filters, geometry, counts, workspace):
+            samples = slice(start + first, start + end)
+            part = dy[samples, :, row:row_stop]
             here = (row_stop - row, *counts[1:])
-            places = math.prod(here)
             if row == 0:
-                shape = (end - first, channels * groups, *lengths)
-                if last:
-                    memory = np.zeros((shape[0], *lengths, shape[1]), dy.dtype)
-                    wide = memory.transpose(0, memory.ndim - 1, *range(1, memory.ndim - 1))
-                else:
-                    wide = np.zeros(shape, dy.dtype)
+                wide = empty_images(backend, (end - first, channels * groups, *lengths), dy.dtype, None, last)
+                wide[...] = 0
             if last:
-                g = pixels(part).reshape(-1, groups, filters // groups)
-                cols = np.empty((len(g), groups, width), dy.dtype)
-                for k in range(groups):
-                    np.matmul(g[:, k], w[k], out=cols[:, k])
-                cols = cols.reshape(end - first, *here, groups, geometry.size, channels)
-                axes = (0, len(here) + 1, len(here) + 3, len(here) + 2, *range(1, len(here) + 1))
-                cols = cols.transpose(axes)  # (n, groups, C/G, k, *places)
+                cols = backend.empty((end - first, *here, geometry.size, channels), dy.dtype)
+                g = pixels(part).reshape(-1, filters)
+                np.matmul(g, w, out=cols.reshape(len(g), -1))
+                cols = np.moveaxis(cols, (-1, -2), (1, 2))  # (n, C, k, *places)
             else:
-                g = part.reshape(end - first, groups, filters // groups, places)
-                cols = np.matmul(w, g).reshape(end - first, groups, channels, geometry.size, *here)
+                g = part.reshape(end - first, groups, filters // groups, -1)
+                cols = np.matmul(w, g).reshape(end - first, channels * groups, geometry.size, *here)
+            down = row * geometry.stride[0]
             for i, place in enumerate(geometry.places(here)):
-                moved = slice(
-                    place[0].start + row * geometry.stride[0], place[0].stop + row * geometry.stride[0], place[0].step
-                )
+                moved = slice(place[0].start + down, place[0].stop + down, place[0].step)
                 target = wide[(..., moved, *place[1:])]
-                np.add(target, cols[:, :, :, i].reshape(target.shape), target)
+                np.add(target, cols[:, :, i], target)
             if row_stop == counts[0]:
-                source, into = [], []
-                for n, b, length in zip(dx.shape[2:], geometry.before, lengths, strict=True):
-                    begin = max(-b, 0)
-                    count = max(min(n - begin, length - max(b, 0)), 0)
-                    into.append(slice(begin, begin + count))
-                    source.append(slice(max(b, 0), max(b, 0) + count))
-                if any(s.stop - s.start != n for s, n in zip(into, dx.shape[2:], strict=True)):
-                    dx[first:end] = 0
-                dx[(slice(first, end), slice(None), *into)] = wide[(..., *source)]
+                if any(g < 0 for g in geometry.before + geometry.after):  # what was cut off has no gradient
+                    dx[samples] = 0
+                dx[(samples, slice(None), *image)] = wide[(..., *inner)]
 
-    parallel(work, samples)
+    parallel(work, dx.shape[0])

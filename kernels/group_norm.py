@@ -1,4 +1,8 @@
-"""Group normalisation and its derivative on plain arrays."""
+"""Group normalisation and its derivative on plain arrays; the CUDA kernels are in ``group_norm.cu``.
+
+Images are taken contiguous and channels-last, and keep their format. Instance norm is group norm with a group to each
+channel.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, backend_of, common_backend
-from . import group_norm_numpy
-from .layer_norm import widened
+from ..backend import Array, Backend, backend_of, common_backend, empty_images, in_format, is_channels_last, pixels
+from . import _group_norm_cuda, group_norm_numpy
+from ._launch import Plan, Plans, contiguous, definition_plan, explained
+from .layer_norm import check_gradient, widened
 
 
 def group_norm(
@@ -23,21 +28,35 @@ def group_norm(
         weight, bias: shape ``(C,)``, of the dtype of ``x``; or None.
         eps: added to the variance.
     Returns:
-        ``y`` like ``x``; ``mean`` and ``rstd`` of shape ``(N, num_groups)``, float32 for 16-bit floats, else of the
-        dtype of ``x``: what :func:`group_norm_backward` needs.
+        ``y`` like ``x``, also in its memory format; ``mean`` and ``rstd`` of shape ``(N, num_groups)``, float32 for
+        16-bit floats, else of the dtype of ``x``: what :func:`group_norm_backward` needs.
     Raises:
         TypeError: ``x`` is not floating, or the dtypes differ. ValueError: the shapes do not fit.
     Source: Wu and He 2018, arXiv 1803.08494.
     """
     _check("group_norm", x, num_groups, weight=weight, bias=bias)
     backend = backend_of(x)
+    last = is_channels_last(x)
+    if x.size and (backend.runs_cuda or (backend.xp is np and x.dtype.itemsize > 2)):
+        x = in_format(x, last)
+        y = empty_images(backend, x.shape, x.dtype, backend.device_of(x), last)
+    if backend.runs_cuda and x.size:
+        weight, bias = (contiguous(backend, a) for a in (weight, bias))
+        call = _group_norm_cuda.images_of(backend, x, num_groups, last, y)
+        if _group_norm_cuda.why_not(call) is None:
+            stats = _group_norm_cuda.launch_forward(backend, call, x, weight, bias, eps, y)
+            return y, *(a.reshape(x.shape[0], num_groups) for a in stats)
     if backend.xp is not np or x.dtype.itemsize == 2 or not x.size:
-        return group_norm_definition(x, num_groups, weight, bias, eps)
+        y, mean, rstd = group_norm_definition(x, num_groups, weight, bias, eps)
+        return in_format(y, last), mean, rstd
+    if last:
+        mean, rstd = (np.empty((x.shape[0], num_groups), x.dtype) for _ in range(2))
+        group_norm_numpy.group_norm_pixels(_matrices(x), num_groups, weight, bias, eps, _matrices(y), mean, rstd)
+        return y, mean, rstd
     groups = x.reshape(_groups(x.shape, num_groups))
-    y = backend.empty(groups.shape, x.dtype, backend.device_of(x))
     mean, rstd = (np.empty((x.shape[0], num_groups), x.dtype) for _ in range(2))
-    group_norm_numpy.group_norm_groups(groups, weight, bias, eps, y, mean, rstd)
-    return y.reshape(x.shape), mean, rstd
+    group_norm_numpy.group_norm_groups(groups, weight, bias, eps, y.reshape(groups.shape), mean, rstd)
+    return y, mean, rstd
 
 
 def group_norm_backward(
@@ -56,19 +75,28 @@ def group_norm_backward(
     """
     num_groups = mean.shape[1]
     _check("group_norm_backward", x, num_groups, weight=weight)
-    if dy.shape != x.shape or dy.dtype != x.dtype:
-        raise ValueError(
-            f"group_norm_backward: dy must be {x.dtype} of shape {x.shape} as x is, got {dy.dtype} of {dy.shape}"
-        )
+    check_gradient("group_norm_backward", dy, x)
     backend = common_backend(dy, x)
+    last = is_channels_last(x)
+    if x.size and (backend.runs_cuda or (backend.xp is np and x.dtype.itemsize > 2)):
+        x, dy = in_format(x, last), in_format(dy, last)
+        dx = empty_images(backend, x.shape, x.dtype, backend.device_of(x), last)
+    if backend.runs_cuda and x.size:
+        mean, rstd, weight = (contiguous(backend, a) for a in (mean, rstd, weight))
+        call = _group_norm_cuda.images_of(backend, x, num_groups, last, dy, dx)
+        if _group_norm_cuda.why_not(call) is None:
+            return dx, *_group_norm_cuda.launch_backward(backend, call, dy, x, mean, rstd, weight, dx)
     if backend.xp is not np or x.dtype.itemsize == 2 or not x.size:
-        return group_norm_backward_definition(dy, x, mean, rstd, weight)
+        dx, dweight, dbias = group_norm_backward_definition(dy, x, mean, rstd, weight)
+        return in_format(dx, last), dweight, dbias
+    if last:
+        matrices = (_matrices(dy), _matrices(x))
+        return dx, *group_norm_numpy.group_norm_pixels_backward(*matrices, mean, rstd, weight, _matrices(dx))
     shape = _groups(x.shape, num_groups)
-    dx = backend.empty(shape, x.dtype, backend.device_of(x))
     dweight, dbias = group_norm_numpy.group_norm_groups_backward(
-        dy.reshape(shape), x.reshape(shape), mean, rstd, weight, dx
+        dy.reshape(shape), x.reshape(shape), mean, rstd, weight, dx.reshape(shape)
     )
-    return dx.reshape(x.shape), dweight, dbias
+    return dx, dweight, dbias
 
 
 def group_norm_definition(
@@ -107,6 +135,45 @@ def group_norm_backward_definition(
     dx *= rstd
     dweight, dbias = (a.sum(axis=(0, 3)).reshape(before[1]).astype(dtype, copy=False) for a in (dy * n, dy))
     return dx.reshape(before).astype(dtype, copy=False), dweight, dbias
+
+
+def _matrices(x: Array) -> Array:
+    """Channels-last images as (N, pixels, channels), the same memory."""
+    return pixels(x).reshape(x.shape[0], -1, x.shape[1])
+
+
+# -- which kernels run -----------------------------------------------------------------------------------------------
+
+
+@explained("group_norm")
+def _explain_forward(
+    x: Array, num_groups: int, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> Plan | Plans:
+    _check("group_norm", x, num_groups, weight=weight, bias=bias)
+    return _explain(backend_of(x), num_groups, x)
+
+
+@explained("group_norm_backward")
+def _explain_backward(dy: Array, x: Array, mean: Array, rstd: Array, weight: Array | None = None) -> Plan | Plans:
+    _check("group_norm_backward", x, mean.shape[1], weight=weight)
+    check_gradient("group_norm_backward", dy, x)
+    return _explain(common_backend(dy, x), mean.shape[1], x, dy)
+
+
+def _explain(backend: Backend, num_groups: int, x: Array, *gradient: Array) -> Plan | Plans:
+    if not x.size:
+        return definition_plan("the array is empty, nothing is launched")
+    if not backend.runs_cuda:
+        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+    last = is_channels_last(x)
+    given = [in_format(a, last) for a in (x, *gradient)]
+    call = _group_norm_cuda.images_of(backend, given[0], num_groups, last, *given[1:])
+    if (reason := _group_norm_cuda.why_not(call)) is not None:
+        return definition_plan(reason)
+    return _group_norm_cuda.select_backward(call) if gradient else _group_norm_cuda.select_forward(call)
+
+
+# -- shapes ----------------------------------------------------------------------------------------------------------
 
 
 def _groups(shape: tuple[int, ...], num_groups: int) -> tuple[int, int, int, int]:

@@ -97,20 +97,16 @@ def add_columns(backend: Backend, cols: Array, geometry: Windows, x: Array) -> N
         if not fits:
             x[...] = target.astype(x.dtype, copy=False)
         return
-    before, after = geometry.before, geometry.after
-    counts = cols.shape[3:]
-    lengths = tuple(n + b + a for n, b, a in zip(x.shape[2:], before, after, strict=True))
+    counts, lengths = cols.shape[3:], geometry.padded_lengths(x.shape[2:])
     dtype = backend.xp.float32 if x.dtype.itemsize == 2 else x.dtype
     wide = empty_images(backend, (*x.shape[:2], *lengths), dtype, backend.device_of(x), is_channels_last(x))
     wide[...] = 0
     for i, place in enumerate(geometry.places(counts)):
         wide[(..., *place)] += cols[:, :, i].astype(wide.dtype, copy=False)
-    x[...] = 0
-    inside, there = [], []
-    for n, b, w in zip(x.shape[2:], before, lengths, strict=True):
-        inside.append(slice(max(-b, 0), max(-b, 0) + min(n - max(-b, 0), w - max(b, 0))))
-        there.append(slice(max(b, 0), max(b, 0) + inside[-1].stop - inside[-1].start))
-    x[(..., *inside)] = wide[(..., *there)].astype(x.dtype, copy=False)
+    image, inner = geometry.overlap(x.shape[2:])
+    if any(g < 0 for g in geometry.before + geometry.after):  # what was cut off has no gradient
+        x[...] = 0
+    x[(..., *image)] = wide[(..., *inner)].astype(x.dtype, copy=False)
 
 
 def check_image(function: str, name: str, x: Array, axes: int) -> None:

@@ -22,14 +22,12 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..backend import get_num_threads, parallel, pixels
 from ..backend.numpy_backend import NumpyBackend
-from .windows import in_blocks
+from .windows import SKEW, in_blocks, turn, turn_back
 
 SIDE = 6  # of a tile of values
 _POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-1, 2))
 _CACHE = 7 << 18  # bytes of a block's transformed values
-_SKEW = 8  # values between pixels or planes that would else meet in a few lines of the cache
 _TOGETHER = 1 << 16  # values of the weight's gradient that are added to the sum at a time
-_TURNED = 128  # pixels brought into planes at a time
 _LEAST_TILES = 128  # in a block: below, each product would read the transformed weight for too little work
 
 
@@ -80,7 +78,7 @@ class _Blocks:
         in_tile = 4 * SIDE * SIDE * channels
         threads = get_num_threads()
         limit = max(_CACHE, _LEAST_TILES * in_tile)
-        limit = min(limit, workspace // (3 * threads), -(-samples * self.rows // threads) * self.cols * in_tile)
+        limit = min(limit, workspace // (8 * threads), -(-samples * self.rows // threads) * self.cols * in_tile)
         self.blocks = list(in_blocks(samples, self.rows, self.cols * in_tile, limit))
         self.most = max((end - first) * (stop - row) for first, end, row, stop in self.blocks) * self.cols  # tiles
 
@@ -109,23 +107,6 @@ def _values(x: Any, block: tuple[int, int, int, int], tiles: tuple[int, int, int
     return wide
 
 
-def turn(part: Any, out: Any) -> None:
-    """``out[...] = part``, both ``(n, h, w, C)``, where ``part`` may lie in planes.
-
-    Planes that are a multiple of 1 KB apart are first moved apart, or the channels of a pixel would all meet in a few
-    lines of the cache (measured: half the time at 32 x 32).
-    """
-    samples, height, width, channels = part.shape
-    if part.strides[3] % 1024 or channels < _SKEW:
-        out[...] = part
-        return
-    planes = np.empty((channels, height * width + _SKEW), part.dtype)[:, : height * width]
-    planes = planes.reshape(channels, height, width)
-    for i in range(samples):
-        planes[...] = part[i].transpose(2, 0, 1)
-        out[i] = planes.transpose(1, 2, 0)
-
-
 def _seen(wide: Any, tiles: tuple[int, int, int], made: int) -> Any:
     """What each tile sees, ``(6, 6, n, rows, cols, C)``, as a view."""
     n, h, w, c = wide.strides
@@ -142,13 +123,12 @@ def winograd(backend: NumpyBackend, x: Any, weight: Any, bias: Any, before: Any,
     cut = _Blocks(y.shape, size, most, workspace)
     made = cut.made
     source, target = pixels(x), pixels(y)  # (N, H, W, C)
-    few = max(1, _TURNED // target.shape[2])  # rows of pixels
     direct = target.flags.c_contiguous and target.shape[1] % made == 0 and target.shape[2] % made == 0
 
     def work(start: int, stop: int) -> None:
         one, other = (backend.empty((SIDE * SIDE * cut.most * most,), x.dtype) for _ in range(2))
         if not direct:
-            staging = backend.empty((made * made * cut.most, filters + _SKEW), x.dtype)
+            staging = backend.empty((made * made * cut.most, filters + SKEW), x.dtype)
         for block in cut.blocks[start:stop]:
             tiles = cut.tiles(block)
             count = tiles[0] * tiles[1] * tiles[2]
@@ -176,9 +156,7 @@ def winograd(backend: NumpyBackend, x: Any, weight: Any, bias: Any, before: Any,
                 np.add(o, bias, here)
             if not direct:
                 here = here.reshape(tiles[0], tiles[1] * made, tiles[2] * made, filters)
-                for image, into in zip(here, out, strict=True):
-                    for i in range(0, len(into), few):
-                        into[i : i + few] = image[i : i + few, : into.shape[1]][: len(into) - i]
+                turn_back(here[:, : out.shape[1], : out.shape[2]], out)
 
     parallel(work, len(cut.blocks))
 

@@ -43,6 +43,19 @@ def by_kernel(x: Array, form: Activation) -> tuple[Array, Any]:
     return y, lambda dy: (activation_backward(dy, x, form),)
 
 
+_forms: dict[Any, Activation] = {}
+
+
+def register_form(function: Any, form: Activation) -> None:
+    """Let what takes an activation as a function, such as a Transformer, know its kernel."""
+    _forms[function] = form
+
+
+def form_of_function(function: Any) -> Activation | None:
+    """What :func:`register_form` was told."""
+    return _forms.get(function)
+
+
 def check_floating(name: str, x: Array) -> None:
     if not is_floating(x.dtype):
         raise TypeError(f"{name}: x must be floating point, got {x.dtype}")

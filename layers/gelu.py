@@ -9,7 +9,7 @@ from ..autograd import Tensor, op
 from ..backend import Array
 from ..kernels.activation import Activation
 from ..kernels.erf import erfc
-from ._elementwise import activation
+from ._elementwise import activation, register_form
 from .module import Module
 from .swish import swish_form
 
@@ -97,6 +97,7 @@ _FORMS = {
     "tanh": Activation("gelu_tanh", _by_tanh),
     "sigmoid": swish_form(1.702),
 }
+register_form(gelu, _FORMS["none"])
 
 
 def _check(name: str, approximate: str) -> None:

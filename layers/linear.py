@@ -184,14 +184,14 @@ class Linear(Module):
     def forward(self, x: Any) -> Tensor:
         return linear(x, self.weight, self.bias)
 
-    def run_with(self, x: Any, form: kernels.Activation | None, drop: Any) -> Tensor:
-        """Forward with an activation, and a Dropout module or None, in the same launch; for :mod:`.fusion`."""
+    def run_with(self, x: Any, form: kernels.Activation | None, drop: Any, residual: Any) -> Tensor:
+        """Forward with an activation, a Dropout module and a residual, or None, in one launch; for :mod:`.fusion`."""
         dropping = None
         try:
             if drop is not None and drop.training and drop.p:
                 size = math.prod(x.shape[:-1]) * self.out_features
                 dropping = kernels.Dropout(drop.p, *drop.rng.reserve(size))
-            return _with_epilogue(x, self.weight, self.bias, None, form, dropping)
+            return _with_epilogue(x, self.weight, self.bias, residual, form, dropping)
         except Exception as error:
             extend_path(self, error)
             raise

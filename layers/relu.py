@@ -10,19 +10,20 @@ from ..autograd.tensor import is_floating
 from ..backend import Array, backend_of
 from ..kernels.activation import Activation, has_activation_kernel
 from ..kernels.elementwise import CHUNK, elementwise
-from ._elementwise import by_kernel
+from ._elementwise import by_kernel, register_form
 from .module import Module
 
 
 @op
 def relu(x: Array) -> Any:
     """``max(x, 0)``, elementwise. The derivative at 0 is 0, as frameworks have it; lecture notes often write 1."""
-    if has_activation_kernel(x):
+    backend = backend_of(x)
+    if backend.runs_cuda and has_activation_kernel(x):
         return by_kernel(x, _FORM)
     if x.size > CHUNK and is_floating(x.dtype):
         (y,) = elementwise(_relu, x)
         return y, lambda dy: elementwise(_relu_backward, dy, y, quiet=False)
-    y = backend_of(x).xp.maximum(x, 0)
+    y = backend.xp.maximum(x, 0)
     return y, lambda dy: (dy * (y > 0),)
 
 
@@ -41,6 +42,7 @@ def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
 
 
 _FORM = Activation("relu", _fill)
+register_form(relu, _FORM)
 
 
 class ReLU(Module):

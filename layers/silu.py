@@ -7,7 +7,7 @@ from typing import Any
 from ..autograd import Tensor, op
 from ..backend import Array
 from ..kernels.activation import Activation
-from ._elementwise import activation
+from ._elementwise import activation, register_form
 from .module import Module
 from .swish import swish_form
 
@@ -22,6 +22,7 @@ def silu(x: Array) -> Any:
 
 
 _FORM = swish_form(1.0)
+register_form(silu, _FORM)
 
 
 class SiLU(Module):

@@ -8,7 +8,7 @@ from ..autograd import Tensor, op
 from ..backend import Array
 from ..kernels.activation import Activation, has_activation_kernel
 from ..kernels.elementwise import elementwise
-from ._elementwise import by_kernel, check_floating
+from ._elementwise import by_kernel, check_floating, register_form
 from .module import Module
 
 
@@ -40,6 +40,7 @@ def _fill(xp: Any, x: Array, y: Array, slope: Array | None, t: Array) -> None:
 
 
 _FORM = Activation("tanh_", _fill)
+register_form(tanh, _FORM)
 
 
 class Tanh(Module):

@@ -10,6 +10,7 @@ from ..autograd import Tensor, add
 from ..backend import Generator, as_generator
 from .containers import ModuleList
 from .dropout import Dropout
+from .fusion import run_linear
 from .gelu import gelu
 from .layer_norm import LayerNorm
 from .lengths import length
@@ -83,13 +84,14 @@ class TransformerEncoderLayer(Module):
 
         if self.norm_first:
             x = add(src, attended(self.norm1(src)))
-            return add(x, self._feed_forward(self.norm2(x)))
+            return self._feed_forward(self.norm2(x), x)
         x = self.norm1(add(src, attended(src)))
-        y: Tensor = self.norm2(add(x, self._feed_forward(x)))
+        y: Tensor = self.norm2(self._feed_forward(x, x))
         return y
 
-    def _feed_forward(self, x: Any) -> Any:
-        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+    def _feed_forward(self, x: Any, past: Any) -> Any:
+        hidden = run_linear(self.linear1, x, activation=self.activation, dropout=self.dropout)
+        return run_linear(self.linear2, hidden, dropout=self.dropout2, residual=past)
 
 
 class TransformerEncoder(Module):

@@ -7,9 +7,11 @@ without asking, and that is the very mistake to catch.
 from __future__ import annotations
 
 import operator
-from collections import Counter
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,21 +33,69 @@ _NO_CONVERSION = (
 )
 
 
+_LONGEST_LOG = 20_000
+
+
 @dataclass
 class Activity:
     """What happened on the simulated device.
 
     Attributes:
         launches: how often each kernel was launched.
+        operations: how often each array operation was called that launches one of CuPy's own kernels, or cuBLAS
+            (``gemm``), or copies from the host; at least one launch each.
         synchronizations: how often the host waited for a value: ``float(x)``, ``if x``, ``x.get()``, boolean masks …
+        log: the newest launches and operations, in order, each with the code and the line it came from.
     """
 
     launches: Counter[str] = field(default_factory=Counter)
+    operations: Counter[str] = field(default_factory=Counter)
     synchronizations: int = 0
+    log: deque[tuple[str, tuple[Any, int]]] = field(default_factory=lambda: deque(maxlen=_LONGEST_LOG))
 
     def reset(self) -> None:
         self.launches.clear()
+        self.operations.clear()
+        self.log.clear()
         self.synchronizations = 0
+
+    def launch(self, kernel: str) -> None:
+        self.launches[kernel] += 1
+        self.log.append((kernel, _place()))
+
+    def operate(self, name: str) -> None:
+        if name not in _NO_LAUNCH:
+            self.operations[name] += 1
+            self.log.append((name, _place()))
+
+
+_own_code: dict[Any, bool] = {}  # by code object: whether it is the simulator's or the launcher's
+
+
+def _place() -> tuple[Any, int]:
+    """The innermost function outside the simulator and the launcher, and its line."""
+    frame: Any = sys._getframe(2)
+    while True:
+        code = frame.f_code
+        own = _own_code.get(code)
+        if own is None:
+            file = Path(code.co_filename)
+            own = _own_code[code] = file.parent.name == "testing" or file.name in _LAUNCHERS
+        if not own or frame.f_back is None:
+            return code, frame.f_lineno
+        frame = frame.f_back
+
+
+_LAUNCHERS = {"_launch.py", "source.py", "base.py"}
+
+# What makes a view, asks, or only takes memory: nothing runs on the device. (reshape and ravel copy where they must.)
+_NO_LAUNCH = {
+    *("reshape", "ravel", "transpose", "squeeze", "swapaxes", "moveaxis", "rollaxis", "expand_dims", "broadcast_to"),
+    *("permute_dims", "matrix_transpose", "flip", "rot90", "atleast_1d", "atleast_2d", "atleast_3d", "view"),
+    *("empty", "empty_like", "ndim", "shape", "size", "result_type", "can_cast", "isscalar", "may_share_memory"),
+    *("broadcast_arrays", "broadcast_shapes", "split", "array_split", "issubdtype", "iscomplexobj", "isrealobj"),
+    *("shares_memory", "real", "diagonal", "common_type", "min_scalar_type", "item", "tolist", "tobytes"),
+}
 
 
 activity = Activity()
@@ -201,12 +251,15 @@ class SimulatorArray:
 
     def __getitem__(self, key: Any) -> SimulatorArray:
         parts = _index(key)
+        if any(isinstance(part, (np.ndarray, list)) for part in parts):
+            activity.operate("getitem by indices")
         result = self._values[parts]
         if not isinstance(result, np.ndarray):
             result = self._values[(*parts, ...)]  # a view, as CuPy gives; NumPy gives a copied scalar
         return SimulatorArray(result)
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        activity.operate("setitem")
         with np.errstate(all="ignore"):
             self._values[_index(key)] = unwrap(value, [])
 
@@ -314,7 +367,15 @@ def call(
     if function is np.matmul and any(values.ndim > 2 and values.dtype.name == "bfloat16" for values, _ in seen):
         raise TypeError("CuPy 14.2 has no products of stacks of bfloat16 matrices; use Backend.matmul")
     with np.errstate(all="ignore"):
-        return wrap(function(*plain, **named), seen)
+        result = wrap(function(*plain, **named), seen)
+    called = name.rpartition(".")[2] or getattr(function, "__name__", "")
+    if called in _MAY_GIVE_BACK and any(result is original for _, original in seen):
+        return result
+    activity.operate(called if seen else "copy from the host")
+    return result
+
+
+_MAY_GIVE_BACK = {"asarray", "asanyarray", "ascontiguousarray", "asfortranarray", "astype"}  # without a copy
 
 
 def _index(key: Any) -> tuple[Any, ...]:

@@ -31,6 +31,8 @@ class SimulatorBackend(Backend):
 
     Attributes:
         launches: how often each kernel was launched since :meth:`reset`.
+        operations: how often each array operation ran that is at least one launch of CuPy's own, or a product.
+        log: (launch or operation, the place it came from), in order.
         synchronizations: how often the host waited for a value of the device.
         capability: the compute capability that it claims to have, 10 * major + minor; it executes kernels of every one.
     """
@@ -48,6 +50,14 @@ class SimulatorBackend(Backend):
     @property
     def launches(self) -> Counter[str]:
         return activity.launches
+
+    @property
+    def operations(self) -> Counter[str]:
+        return activity.operations
+
+    @property
+    def log(self) -> list[tuple[str, str]]:
+        return [(what, f"{_short(code.co_filename)} {code.co_name}, line {n}") for what, (code, n) in activity.log]
 
     @property
     def synchronizations(self) -> int:
@@ -124,10 +134,11 @@ class SimulatorBackend(Backend):
         for name, operand in (("a", a), ("b", b)):
             if operand.ndim != 2:
                 raise ValueError(f"gemm: {name} must have 2 axes, got shape {operand.shape}")
+        activity.operate("gemm")
         result = SimulatorArray(_product(a._values, b._values))
         if out is None:
             return result
-        out[...] = result
+        out._values[...] = result._values  # the product itself writes there
         return out
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
@@ -143,7 +154,11 @@ class SimulatorBackend(Backend):
         return RawModule(code, options=options, device_arrays_only=True, on_launch=self._count)
 
     def _count(self, name: str) -> None:
-        activity.launches[name] += 1
+        activity.launch(name)
+
+
+def _short(file: str) -> str:
+    return "/".join(file.split("/")[-2:])
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:

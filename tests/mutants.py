@@ -47,12 +47,16 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "batch_norm.cu": {
+        "constexpr int kChannels = LANES > 2 ? VECTOR : 1;": "LANES is never 2",
+        "__shared__ float memory[kBlock * kChannels * (sizeof(Part) * sizeof(float))];": "only more room",
+    },
     "activation.cu": {
-        "__device__ inline float at_least(float x, float low) { return x <= low ? low : x; }": "both are the same number there",
-        "__device__ inline float at_most(float x, float high) { return x >= high ? high : x; }": "both are the same number there",
-        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * x; }": "0 either way",
-        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * expm1f(x / a); }": "0 either way",
-        "__device__ static float slope(float x, float a, float) { return x >= 0.f ? 1.f : expf(x / a); }": "1 either way",
+        "__device__ inline float at_least(float x, float low) { return x <= low ? low : x; }": "one number there",
+        "__device__ inline float at_most(float x, float high) { return x >= high ? high : x; }": "one number there",
+        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * x; }": "0 twice",
+        "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * expm1f(x / a); }": "0",
+        "__device__ static float slope(float x, float a, float) { return x >= 0.f ? 1.f : expf(x / a); }": "1",
     },
     "gradient_norm.cu": {
         "__shared__ float of_warp[kBlock * 32];": "more than is used",
@@ -98,7 +102,15 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (DEPTH > 0) {": "one part put together is that part",
         "if (DEPTH > 2) {": "DEPTH is 1, 4 or 8",
     },
+    "masked_softmax.cu": {
+        "__device__ inline float reciprocal(float sum) { return sum == 0.f ? 1.f : 1.f / sum; }": "only zeros to scale",
+        "for (int first = row.lane; first <= row.packs; first += kStep) {": "one more step, no lane has a pack",
+        "float single_g = row.has_single() ? load_float(dy + row.single_at()) : 1.f;": "times an exponential of 0",
+        "if (row.has_single()) mask.drop<2>(&single_g, row.single_at());": "the first of two is the same one",
+    },
     "cross_entropy.cu": {
+        "for (int k = 0; k <= PACKS; ++k)": "one more pack, beyond the array, is not looked at",
+        "__shared__ float of_warp[33];": "one more, which is not used",
         "const float far = kForAll ? row_sum<1>(seen.all == 0.f ? seen.far : seen.far + seen.all * (largest - seen.largest)) : 1.f;": "used only with a part for all classes",  # noqa: E501
         "float single_e = 1.f;": "used only where there is a single element, which sets it",
         "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",

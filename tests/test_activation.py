@@ -149,17 +149,18 @@ def run_variant(text: str, defines: tuple[str, ...], shapes: Any = None, threads
     )
     form = form_of(name)
     if shapes is None:
-        shapes = [(9, 3 * vector, 4, 4), (2, 5 * vector, 8, 1)] if bias else [(1, n, 64, 1) for n in (1, 31, 33, 1025)]
+        wide = [(9, 3 * vector, 4, 4), (3, 8 * vector, 8, 1), (40, 3 * vector, 2, 1)]  # the last: two tiles, two steps
+        shapes = wide if bias else [(1, n, 64, 1) for n in (1, 31, 33, 1025)]
     for turn, (rows, cols, width, row_blocks) in enumerate(shapes):
         rng = np.random.default_rng(cols)
         z = inputs(rng, rows * cols, dtype).reshape(rows, cols)
         b = (rng.standard_normal(cols) if bias else np.zeros(cols)).astype(dtype)
         r = rng.standard_normal((rows, cols)).astype(dtype)
         key, offset = 0x1234567890ABCDEF, 2**34 - 5 + turn if turn else 4 * 7 + 2
-        drop = kernels.Dropout(0.3, key, offset) if dropout else None
-        keep = np.ones((rows, cols))
-        if drop:
-            keep = (random_bits(key, offset, rows * cols) >= drop.threshold).reshape(rows, cols) * np.float32(1 / 0.7)
+        words = random_bits(key, offset, rows * cols).reshape(rows, cols)
+        p = float(np.sort(words, axis=None)[rows * cols // 3]) / 2.0**32  # the word of one element: that one is kept
+        drop = kernels.Dropout(p, key, offset) if dropout else None
+        keep = (words >= drop.threshold) / (1.0 - p) if drop else np.ones((rows, cols))
         x = z.astype(np.float64) + b.astype(np.float64)
         x = x.astype(np.float32).astype(np.float64)  # both add in float32
         packs = -(-cols // vector)
@@ -167,7 +168,7 @@ def run_variant(text: str, defines: tuple[str, ...], shapes: Any = None, threads
         grid = tiles * row_blocks
         scalars = (
             np.int64(rows), np.int64(cols), np.int32(width), np.float32(form.a), np.float32(form.b),
-            np.float32(1 / 0.7), np.uint64(key), np.uint64(offset // 4), np.int32(offset % 4),
+            np.float32(1.0 / (1.0 - p)), np.uint64(key), np.uint64(offset // 4), np.int32(offset % 4),
             np.uint64(drop.threshold if drop else 0),
         )  # fmt: skip
         learned = np.array([form.a], np.float32) if rows > 1 else None

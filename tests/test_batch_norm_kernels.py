@@ -110,7 +110,7 @@ def _judge_forward(text, defines, launch, shape, splits, dtype, seeds):
     x.reshape(-1)[0] = np.nan
     weight, bias = _values(rng, (channels,), dtype), _values(rng, (channels,), dtype)
     mean, var = _statistics(rng, channels)
-    for flags in (RELU | RESIDUAL | WEIGHT | BIAS, WEIGHT, RELU | BIAS, RESIDUAL, 0):
+    for flags in (RELU | RESIDUAL | WEIGHT | BIAS, WEIGHT, RELU | BIAS, RELU | RESIDUAL, 0):
         y = np.full(shape, np.nan, dtype)
         _run(
             text,
@@ -228,7 +228,7 @@ def test_a_variant_is_right_at_its_edges(variant: Variant) -> None:
 
 # -- mutants: `make mutants` calls judge ------------------------------------------------------------------------------
 _SMALL = (  # enough to reach every line; blocks smaller than any that is launched, for speed
-    "LANES=1 RANKS=8 PACKS=2 DTYPE=float VECTOR=2",
+    "LANES=1 RANKS=8 PACKS=2 DTYPE=float VECTOR=4",
     "LANES=4 RANKS=4 PACKS=2 DTYPE=half VECTOR=2",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -173,3 +174,137 @@ def test_dtypes_and_devices_must_agree() -> None:
         kernels.conv(x.astype(int), w.astype(int))
     with lamella.testing.simulator(), pytest.raises(lamella.backend.MixedDevicesError):
         kernels.conv(backend_for("simulator").from_numpy(x, lamella.device("simulator")), w.astype(np.float32))
+
+
+# -- the CPU's algorithms ----------------------------------------------------------------------------------------------
+
+# what explain says of it, (N, C, lengths), (F, kernel), stride, padding, dilation, groups
+ON_THE_CPU = [
+    ("Winograd", (1, 32, 13, 10), (40, 3, 3), (1, 1), [(1, 1), (0, 2)], (1, 1), 1),
+    ("Winograd", (3, 40, 32, 32), (32, 3, 3), (1, 1), [(1, 1), (1, 1)], (1, 1), 1),
+    ("Winograd", (2, 32, 9, 7), (32, 5, 5), (1, 1), [(2, 2), (4, 1)], (1, 1), 1),
+    ("Winograd", (2, 16, 150, 9), (64, 3, 3), (1, 1), [(0, 0), (1, 1)], (1, 1), 1),
+    ("each position", (2, 9, 8, 11), (9, 3, 3), (1, 2), [(1, 1), (2, 1)], (2, 1), 9),
+    ("each position", (1, 2, 3, 4, 300), (2, 2, 1, 3), (1, 1, 1), [(0, 1), (0, 0), (1, 1)], (1, 1, 1), 2),
+    ("each position", (1, 40, 2500), (40, 5), (1,), [(2, 2)], (1,), 40),
+    ("all axes but the last", (2, 17, 12, 9), (16, 4, 7), (2, 1), [(1, 1), (3, 2)], (2, 1), 1),
+    ("all axes but the last", (2, 16, 70), (20, 6), (1,), [(2, 3)], (1,), 1),
+    ("all axes but the last", (1, 32, 3, 60, 40), (16, 2, 1, 5), (1, 1, 1), [(1, 0), (0, 0), (2, 2)], (1, 1, 1), 1),
+    ("columns", (3, 16, 20, 17), (5, 1, 1), (1, 1), [(0, 0), (0, 0)], (1, 1), 1),
+    ("columns", (2, 8, 40, 33), (7, 4, 2), (2, 1), [(1, 2), (0, 1)], (1, 2), 1),
+    ("columns", (3, 2, 9, 9), (64, 3, 3), (1, 1), [(1, 1), (1, 1)], (1, 1), 1),
+    ("columns", (2, 4, 3000), (6, 7), (3,), [(3, 3)], (1,), 2),
+]
+
+
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize(
+    "layout", ["first", "last", *(pytest.param(f, marks=pytest.mark.slow) for f in list(FORMATS)[2:])]
+)
+@pytest.mark.parametrize("case", ON_THE_CPU, ids=str)
+def test_every_algorithm_of_the_cpu_keeps_the_definition(case: Any, layout: str, threads: int) -> None:
+    words, (samples, channels, *lengths), (filters, *kernel), stride, padding, dilation, groups = case
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    x = FORMATS[layout](normal(samples, channels, *lengths).astype(np.float32))
+    w = normal(filters, channels // groups, *kernel, seed=1).astype(np.float32)
+    b = normal(filters, seed=2).astype(np.float32)
+    assert words in kernels.explain("conv", x, w, **options)
+    (y,) = definition(x, w, **options)
+    dy = FORMATS[layout](normal(*y.shape, seed=3).astype(np.float32))
+    dx, dw = definition(x, w, dy, **options)
+    before = lamella.backend.get_num_threads()
+    lamella.set_num_threads(threads)
+    try:
+        found = kernels.conv(x, w, b, **options)
+        ddata = kernels.conv_backward_data(dy, w, tuple(lengths), **options)
+        dweight = kernels.conv_backward_weight(dy, x, tuple(kernel), **options)
+        again = kernels.conv_backward_weight(dy, x, tuple(kernel), out=np.empty_like(w), **options)
+    finally:
+        lamella.set_num_threads(before)
+    np.testing.assert_array_equal(dweight, again)
+    for name, array, expected in (
+        ("y", found, y + b.astype(np.float64).reshape(-1, *[1] * len(kernel))),
+        ("dx", ddata, dx),
+        ("dweight", dweight, dw),
+    ):
+        assert array.dtype == np.float32
+        bound = (2e-5 if words == "Winograd" else 2e-6) * float(np.abs(expected).max())
+        assert_close(array, expected, atol=bound, name=name)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(32, 3), (128, 3), (512, 3), (32, 5), (128, 5)])
+def test_winograd_stays_within_its_bound_and_strict_avoids_it(channels: int, size: int) -> None:
+    x, w = np.abs(normal(1, channels, 9, 8)).astype(np.float32), normal(48, channels, size, size, seed=1)
+    options: dict[str, Any] = {"stride": (1, 1), "padding": [(1, 1), (1, 1)], "dilation": (1, 1), "groups": 1}
+    dy, w = normal(1, 48, 12 - size, 11 - size, seed=2).astype(np.float32), w.astype(np.float32)
+    (y,) = definition(x, w, **options)
+    dx, dw = definition(x, w, dy, **options)
+
+    def errors() -> list[float]:
+        found = (
+            kernels.conv(x, w, **options),
+            kernels.conv_backward_data(dy, w, (9, 8), **options),
+            kernels.conv_backward_weight(dy, x, (size, size), **options),
+        )
+        return [float(np.abs(a - e).max() / np.abs(e).max()) for a, e in zip(found, (y, dx, dw), strict=True)]
+
+    fast = errors()
+    assert "Winograd" in kernels.explain("conv2d", x, w, **options)
+    with lamella.precision("strict"):
+        strict = errors()
+        assert "Winograd" not in kernels.explain("conv2d", x, w, **options)
+    assert max(fast) <= 2e-5
+    assert max(strict) <= 2e-6
+    assert all(one != other for one, other in zip(fast, strict, strict=True))
+
+
+def peak(function: Any) -> tuple[Any, int]:
+    """The result, and the most bytes held at a time beyond it."""
+    pool = backend_for("cpu").pool
+    pool.trim()
+    tracemalloc.start()
+    try:
+        result = function()
+        most = tracemalloc.get_traced_memory()[1] - result.nbytes * 9 // 8  # the pool's size classes
+    finally:
+        tracemalloc.stop()
+    return result, most
+
+
+@pytest.mark.parametrize("precision", ["float32", "strict"])
+@pytest.mark.parametrize("layout", ["first", "last"])
+@pytest.mark.parametrize(("stride", "filters", "size"), [(1, 32, 3), (2, 32, 3), (1, 48, 1), (1, 2, 7)])
+def test_workspace_stays_under_its_limit(stride: int, filters: int, size: int, layout: str, precision: str) -> None:
+    limit = 1 << 20
+    x = FORMATS[layout](normal(3, 32, 64, 40).astype(np.float32))
+    w = normal(filters, 32, size, size, seed=1).astype(np.float32)
+    options: dict[str, Any] = {"stride": stride, "padding": size // 2}
+    with lamella.precision(precision):
+        full = kernels.conv(x, w, **options)
+        y, most = peak(lambda: kernels.conv(x, w, workspace=limit, **options))
+        assert most <= limit
+        assert_close(y, full, atol=2e-6 * float(np.abs(full).max()))
+        dw, most = peak(lambda: kernels.conv_backward_weight(y, x, (size, size), workspace=limit, **options))
+        assert most <= limit
+        full = kernels.conv_backward_weight(y, x, (size, size), **options)
+        assert_close(dw, full, atol=1e-5 * float(np.abs(full).max()))
+        if stride == 1:  # at others a whole sample with its zeros is held
+            dx, most = peak(lambda: kernels.conv_backward_data(y, w, x.shape[2:], workspace=limit, **options))
+            assert most <= limit
+            full = kernels.conv_backward_data(y, w, x.shape[2:], **options)
+            assert_close(dx, full, atol=2e-6 * float(np.abs(full).max()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "samples"), [("float32", 64), ("strict", 8)])
+def test_a_large_convolution_never_holds_more_than_256_mb(precision: str, samples: int) -> None:
+    one = normal(1, 64, 224, 224).astype(np.float32)
+    x = np.broadcast_to(one, (samples, 64, 224, 224))  # 822 MB that need not exist
+    w = normal(64, 64, 3, 3, seed=1).astype(np.float32)
+    with lamella.precision(precision):
+        expected = kernels.conv(one, w, padding=1)
+        y, most = peak(lambda: kernels.conv(x, w, padding=1))
+    assert most <= 256 << 20
+    scale = float(np.abs(expected).max())
+    for sample in (0, samples // 2, samples - 1):
+        assert_close(y[sample], expected[0], atol=1e-6 * scale)

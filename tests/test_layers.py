@@ -12,9 +12,9 @@ import lamella.layers as L
 from lamella.autograd import gradcheck
 from lamella.backend import Device, backend_for
 
-from . import cases_activations, cases_losses, cases_modules
+from . import cases_activations, cases_images, cases_losses, cases_modules
 
-CASES = {**cases_activations.CASES, **cases_losses.CASES, **cases_modules.CASES}
+CASES = {**cases_activations.CASES, **cases_losses.CASES, **cases_modules.CASES, **cases_images.CASES}
 NOT_CALLED = {"Module", "ModuleDict", "ModuleList", "ParameterList"}
 
 cases = pytest.mark.parametrize("name", CASES)

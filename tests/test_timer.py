@@ -113,7 +113,8 @@ def test_work_that_returns_at_once_is_timed_to_its_end(stream: AsynchronousDevic
         seconds.append(time.perf_counter() - start)
     assert min(seconds) <= WORK / 4  # the stand-in is asynchronous
     run(stream, benchmark_with_stamps)
-    assert abs(statistics.median(samples(benchmark_with_stamps)) - WORK) <= 0.05 * WORK
+    undisturbed = statistics.quantiles(samples(benchmark_with_stamps), n=10)[0]  # a busy machine takes longer
+    assert abs(undisturbed - WORK) <= 0.05 * WORK
     assert benchmark_with_stamps.extra_info == {"device": "asynchronous", "error": 0.0, "bound": 1e-6}
 
 

@@ -1,4 +1,4 @@
-"""The command ``lamella``: ``lamella info`` says what this machine offers, ``lamella demo`` trains on it."""
+"""The command ``lamella``: ``info`` says what this machine offers, ``demo`` trains on it, ``bench`` measures it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from .backend import (
     why_unavailable,
 )
 from .backend import device as check_device
+from .benchmarks import command as bench_command
 from .models import mlp
 
 _HIDDEN, _DROPOUT, _LR, _BATCH = (512, 256), 0.4, 2e-3, 64
@@ -42,7 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--epochs", type=_integer(1), default=40, help="passes over the data (default: 40)")
     demo.add_argument("--seed", type=_integer(0), default=0, help="of weights, shuffles and dropout (default: 0)")
     demo.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the trained models")
+    bench = commands.add_parser("bench", help="how fast each part is here, its answer checked, beside its ceiling")
+    bench_command.add_arguments(bench)
     arguments = parser.parse_args(argv)
+    if arguments.command == "bench":
+        return bench_command.run(arguments)
     if arguments.command == "info":
         return _info()
     return _demo(arguments.device, arguments.epochs, arguments.seed, arguments.output)
