@@ -175,6 +175,7 @@ def _bench(
         options.against,
         options.python,
         seconds=options.seconds * (5 if targets else 1),
+        passes=1 if targets else 2,
         apart=targets,
         say=progress,
         lamella_python=sys.executable,

@@ -355,7 +355,7 @@ def test_rates_are_read_against_the_ceiling_that_decides() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1.234e-9, "1.23 ns"), (9.999e-7, "1.00 µs"), (1.5e-5, "15.0 µs"), (0.25, "250 ms"), (3, "3.00 s"), (99.97, "100 s")],
+    [(1.234e-9, "1.23 ns"), (9.999e-7, "1.00 µs"), (1.5e-5, "15.0 µs"), (0.25, "250 ms"), (3, "3.00 s"), (99.97, "100 s")],  # noqa: E501
 )  # fmt: skip
 def test_seconds_have_three_digits_and_a_unit(value: float, text: str) -> None:
     assert table.seconds(value) == text
