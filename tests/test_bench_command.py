@@ -229,6 +229,20 @@ def test_progress_is_for_terminals_only() -> None:
     assert stream.getvalue().endswith("\r")
 
 
+@pytest.mark.slow
+def test_pytest_benchmark_runs_the_same_cases(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    answer = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks", "-k", "softmax-f-32x10 or tape",
+         "--benchmark-max-time=0.01", f"--benchmark-json={file}"],
+        cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stdout
+    found = record.results_of(json.loads(file.read_text(encoding="utf-8")))
+    assert sorted(one["name"].partition("[")[0] for one in found) == ["bench_log_softmax", "bench_softmax"]
+    assert all(one["error"] <= one["bound"] for one in found)
+
+
 # -- a rival in a process of its own ----------------------------------------------------------------------------------
 def test_numpy_is_measured_in_turns(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--filter", "MLP 9", "--against", "numpy"]
