@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 from ..backend import Array, backend_of
+from ..kernels import reduce
 from .axes import Axis, all_axes
 from .elementwise import sqrt
 from .tape import op
-from .tensor import Tensor, wrap
+from .tensor import Tensor, is_floating, wrap
 
 
 def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -31,9 +32,19 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 def _accumulate(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    if _is_reduced_by_kernels(x):
+        return reduce("sum", x, axes, keepdims)
     if x.dtype.itemsize == 2 and x.dtype.kind in "fV":
         return x.sum(axis=axes, keepdims=keepdims, dtype="float32").astype(x.dtype)
     return x.sum(axis=axes, keepdims=keepdims)
+
+
+_SMALL = 1 << 13  # elements; on the CPU the array library's own reduction starts sooner, and its chains are short
+
+
+def _is_reduced_by_kernels(x: Array) -> bool:
+    """Whether an array goes to :func:`kernels.reduce`: floating, and on a CUDA device or long."""
+    return (x.size > _SMALL or backend_of(x).runs_cuda) and is_floating(x.dtype)
 
 
 @op
@@ -44,7 +55,9 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     count = math.prod(shape[a] for a in axes)
     x = _floating(x)
     scale = 1.0 / count if count else math.nan
-    if x.dtype.itemsize == 2:
+    if _is_reduced_by_kernels(x):
+        y = reduce("mean", x, axes, keepdims)
+    elif x.dtype.itemsize == 2:
         y = (x.sum(axis=axes, keepdims=keepdims, dtype="float32") * scale).astype(x.dtype)
     else:
         y = x.sum(axis=axes, keepdims=keepdims) * scale
@@ -112,7 +125,8 @@ def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
     axes = all_axes(axis, x.ndim)
     if 0 in (x.shape[a] for a in axes):
         raise ValueError(f"{name}: an axis of length 0 has no {name}imum, got shape {x.shape}, axis={axis}")
-    y = getattr(x, name)(axis=axes, keepdims=True)
+    by_kernel = backend_of(x).runs_cuda and is_floating(x.dtype)
+    y = reduce(name, x, axes, keepdims=True) if by_kernel else getattr(x, name)(axis=axes, keepdims=True)
     kept = _kept(x.shape, axes)
     result = y if keepdims else y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in axes))
 
@@ -164,6 +178,8 @@ def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     x = _floating(x)
     xp = backend_of(x).xp
     axes = all_axes(axis, x.ndim)
+    if backend_of(x).runs_cuda:
+        return _logsumexp_on_cuda(x, axes, keepdims)
     top = x.max(axis=axes, keepdims=True)
     top = xp.where(xp.isfinite(top), top, x.dtype.type(0))
     e = xp.exp(x - top)
@@ -176,10 +192,26 @@ def logsumexp(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     return y, lambda dy: ((e * (dy.reshape(kept) / total)).astype(x.dtype),)
 
 
-def _index(name: str) -> Any:
+def _logsumexp_on_cuda(x: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
+    """The same in one kernel, which leaves nothing behind but its result."""
+    y = reduce("logsumexp", x, axes, keepdims)
+    kept = _kept(x.shape, axes)
+
+    def backward(dy: Array) -> Any:
+        xp = backend_of(x).xp
+        top = y.reshape(kept)
+        top = xp.where(xp.isfinite(top), top, x.dtype.type(0))  # -inf: every value is -inf, and has no share
+        return ((xp.exp(x - top) * dy.reshape(kept)).astype(x.dtype, copy=False),)
+
+    return y, backward
+
+
+def _index(name: str, by_kernel: bool = False) -> Any:
     def function(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
         a = x.data if isinstance(x, Tensor) else x
         backend = backend_of(a)
+        if by_kernel and backend.runs_cuda and is_floating(a.dtype):
+            return wrap(reduce(name, a, axis, keepdims), None)
         return wrap(backend.asarray(getattr(a, name)(axis=axis, keepdims=keepdims), a), None)
 
     function.__name__ = function.__qualname__ = name
@@ -187,7 +219,7 @@ def _index(name: str) -> Any:
     return function
 
 
-argmax = _index("argmax")
-argmin = _index("argmin")
+argmax = _index("argmax", by_kernel=True)
+argmin = _index("argmin", by_kernel=True)
 any = _index("any")
 all = _index("all")

@@ -25,6 +25,7 @@ from .masked_softmax import masked_softmax, masked_softmax_backward
 from .max_pool import max_pool, max_pool_backward, max_pool_indices
 from .optimizer_step import adam_step, sgd_step, step_pieces
 from .random_bits import random_bits_kernel
+from .reduce import reduce, reduce_definition
 from .resample import resample, resample_backward
 from .rms_norm import rms_norm, rms_norm_backward, rms_norm_backward_definition, rms_norm_definition
 from .rotary import rotary, rotary_definition, rotary_table
@@ -91,6 +92,8 @@ __all__ = [
     "max_pool_backward",
     "max_pool_indices",
     "random_bits_kernel",
+    "reduce",
+    "reduce_definition",
     "resample",
     "resample_backward",
     "rms_norm",

@@ -49,12 +49,16 @@ struct Row {
   int lane;                 // which of the row's THREADS threads this is
   int head, packs, single;  // elements before the first pack, number of packs, this thread's single element or -1
 
-  __device__ Row(const T* x, long long rows, int cols) {
+  __device__ Row(const T* x, long long rows, int cols) : Row(x, rows, cols, cols, 1) {}
+
+  // A row in `parts` parts of `chunk` elements (the last may be shorter), each of them a row of its own.
+  __device__ Row(const T* x, long long rows, int cols, int chunk, int parts) {
     index = (long long)blockIdx.x * (kBlock / THREADS) + threadIdx.x / THREADS;
-    exists = index < rows;
-    const int length = exists ? cols : 0;
+    exists = index < rows * parts;
+    const int before = (int)(index % parts) * chunk;
+    const int length = !exists ? 0 : cols - before < chunk ? cols - before : chunk;
     lane = threadIdx.x % THREADS;
-    start = index * cols;
+    start = index / parts * cols + before;
     const int wanted = (int)(-((unsigned long long)(x + start) / sizeof(T)) % VECTOR);  // up to a 16-byte boundary
     head = wanted < length ? wanted : length;
     packs = (length - head) / VECTOR;

@@ -3,6 +3,34 @@
 if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import models'")
 
+from .convnet import convnet
+from .densenet import DenseNet, densenet121, small_densenet
 from .mlp import mlp
+from .resnet import (
+    BasicBlock,
+    Bottleneck,
+    ResNet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    small_resnet,
+)
 
-__all__ = ["mlp"]
+__all__ = [
+    "BasicBlock",
+    "Bottleneck",
+    "DenseNet",
+    "ResNet",
+    "convnet",
+    "densenet121",
+    "mlp",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "small_densenet",
+    "small_resnet",
+]

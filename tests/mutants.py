@@ -102,6 +102,12 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (DEPTH > 0) {": "one part put together is that part",
         "if (DEPTH > 2) {": "DEPTH is 1, 4 or 8",
     },
+    "masked_softmax.cu": {
+        "__device__ inline float reciprocal(float sum) { return sum == 0.f ? 1.f : 1.f / sum; }": "only zeros to scale",
+        "for (int first = row.lane; first <= row.packs; first += kStep) {": "one more step, no lane has a pack",
+        "float single_g = row.has_single() ? load_float(dy + row.single_at()) : 1.f;": "times an exponential of 0",
+        "if (row.has_single()) mask.drop<2>(&single_g, row.single_at());": "the first of two is the same one",
+    },
     "cross_entropy.cu": {
         "const float far = kForAll ? row_sum<1>(seen.all == 0.f ? seen.far : seen.far + seen.all * (largest - seen.largest)) : 1.f;": "used only with a part for all classes",  # noqa: E501
         "float single_e = 1.f;": "used only where there is a single element, which sets it",

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import lamella
 from lamella import kernels
 from lamella.autograd import gradcheck
 from lamella.backend import Device, backend_for, random_bits
@@ -201,18 +202,64 @@ def test_a_visible_nan_shows_where_it_is_seen_and_nowhere_else(device: Device) -
     np.testing.assert_array_equal(np.argwhere(np.isnan(out)), [[0, 0, 2, 1], [0, 0, 3, 1]])
 
 
-def test_large_scores_do_not_overflow(device: Device) -> None:
-    q, k, v = (normal(1, 2, 5, 4, seed=i).astype(np.float32) * s for i, s in enumerate((300, 300, 1)))
-    expected = oracle(q, k, v, v)
-    arrays = [on(device, a) for a in (q, k, v)]
-    out, lse = kernels.attention(*arrays, return_lse=True)
-    assert_close(out, expected[0], atol=0.02)
+@pytest.mark.parametrize("hide", [False, True])
+def test_large_scores_do_not_overflow(hide: bool, device: Device) -> None:
+    """What is hidden may be larger than all that is seen, by more than an exponential can hold."""
+    q, k, v, dy = (normal(1, 2, 5, 4, seed=i).astype(np.float32) * s for i, s in enumerate((12, 12, 1, 1)))
+    options = {"mask": boolean(5, 5)} if hide else {}
+    expected = oracle(q, k, v, dy, **options)
+    arrays, given = [on(device, a) for a in (q, k, v)], {name: on(device, a) for name, a in options.items()}
+    out, lse = kernels.attention(*arrays, return_lse=True, **given)
+    found = kernels.attention_backward(on(device, dy), *arrays, out, lse, **given)
+    assert_close(out, expected[0], atol=2e-3)
     assert_close(lse, expected[1], rtol=1e-5)
+    for a, e in zip(found, expected[2:5], strict=False):
+        assert_close(a, e, atol=2e-3 * max(1.0, np.abs(e).max()))
+
+
+@pytest.mark.parametrize("hidden_by", ["floating mask", "causal"])
+def test_nan_under_a_mask_of_numbers_leaks_nothing(hidden_by: str, device: Device) -> None:
+    q, k, v, dy = (normal(1, 1, 4, 8, seed=i).astype(np.float32) for i in range(4))
+    options: dict[str, Any] = {"bias": normal(4, 4, seed=5).astype(np.float32)}
+    if hidden_by == "causal":
+        options["causal"] = True
+        options["bias"][np.triu_indices(4, 1)] = np.nan
+    else:
+        k[0, 0, 2:] = v[0, 0, 2:] = np.nan
+        options["mask"] = np.float32([[0, 1, -np.inf, -np.inf]])
+    expected = oracle(q, np.nan_to_num(k), np.nan_to_num(v), dy, **options | {"bias": np.nan_to_num(options["bias"])})
+    arrays, given = [on(device, a) for a in (q, k, v)], {name: on(device, a) for name, a in options.items()}
+    out, lse = kernels.attention(*arrays, return_lse=True, **given)
+    found = kernels.attention_backward(on(device, dy), *arrays, out, lse, **given)
+    for name, a, e in zip(("out", "dq", "dk", "dv", "dbias"), (out, *found), (expected[0], *expected[2:]), strict=True):
+        assert_close(a, e, rtol=1e-5, atol=1e-5, name=name)
+
+
+def test_results_lie_in_memory_as_their_arguments_do() -> None:
+    """Heads that are a view of ``(B, T, H, D)`` give one: putting them together again copies nothing."""
+    q, k, v = (normal(2, 5, 3, 4, seed=i).astype(np.float32).transpose(0, 2, 1, 3) for i in range(3))
+    out, lse = kernels.attention(q, k, v, return_lse=True)
+    for a in (out, *kernels.attention_backward(q, q, k, v, out, lse)[:3]):
+        assert a.transpose(0, 2, 1, 3).flags.c_contiguous
+    assert_close(out, oracle(q, k, v, q)[0], atol=1e-6)
+
+
+def test_threads_share_the_heads_and_repeat_bit_for_bit() -> None:
+    q, k, v, bias = (normal(*s, seed=i).astype(np.float32) for i, s in enumerate([(3, 4, 300, 16)] * 3 + [(300, 300)]))
+    before, results = lamella.backend.get_num_threads(), []
+    try:
+        for count in (1, 3, 3):
+            lamella.set_num_threads(count)
+            out, lse = kernels.attention(q, k, v, bias=bias, return_lse=True)
+            results.append((out, *kernels.attention_backward(q, q, k, v, out, lse, bias=bias)))
+    finally:
+        lamella.set_num_threads(before)
+    for one, three, again in zip(*results, strict=True):
+        np.testing.assert_array_equal(three, again)
+        assert_close(three, one, atol=2e-5 * np.abs(one).max())
 
 
 def test_derivatives_agree_with_central_differences(device: Device) -> None:
-    import lamella
-
     bias = normal(2, 1, 3, seed=5)
 
     @lamella.op

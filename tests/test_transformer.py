@@ -40,14 +40,14 @@ def test_the_weights_are_those_that_made_the_output_dropout_included(device: Dev
 
 
 def test_gradients_go_through_the_weights_too(device: Device) -> None:
-    attention = L.MultiheadAttention(2, 2, 0.3, batch_first=True, rng=RNG(0)).to(device, dtype="float64")
+    attention = L.MultiheadAttention(4, 2, 0.3, batch_first=True, rng=RNG(0)).to(device, dtype="float64")
     mask = np.array([[False, True, False], [True, True, True]])
 
     def both(query: Any, key: Any, shift: Any) -> Any:
         attention.rng.state = (5, 0)
         return attention(query, key, key, on(device, mask), attn_mask=shift)
 
-    arrays = (normal(2, 2, 2), normal(2, 3, 2, seed=1), normal(2, 3, seed=2))
+    arrays = (normal(2, 2, 4), normal(2, 3, 4, seed=1), normal(2, 3, seed=2))
     gradcheck(both, *(on(device, a.astype(float)) for a in arrays))
 
 
