@@ -135,8 +135,8 @@ class Runner:
                 if key not in self._judged:
                     numbers = exact(rounded(host_numbers(case), dtype))
                     self._judged[key] = case.error(tuple(results), numbers), case.allowed(dtype)
-            except (LibraryError, ValueError) as error:
-                self._fail(key, str(error))
+            except (LibraryError, ValueError) as reason:
+                self._fail(key, str(reason))
                 continue
             error, bound = self._judged[key]
             if not error <= bound:
