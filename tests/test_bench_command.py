@@ -135,6 +135,7 @@ def test_a_moment_of_slowness_is_measured_again_and_no_regression(slowed: Slowed
     assert main(["bench", *WITHOUT_TIMES]) == command.OK
     saved = command.read_saved("last")
     for result in saved["results"]:
+        del result["yardstick"]
         result["samples"] = [1e-3 * (1 + i / 100) for i in range(10)]
     measuring = runner.Runner(command.devices_of("cpu")[0], 1, seconds=0.01)
     measuring.run([slowed.case()])
@@ -280,10 +281,10 @@ def test_memory_is_told_by_a_process_of_its_own() -> None:
         if worker.resident():
             assert peak >= 3 * results[0].nbytes  # two inputs and the result
             assert peak <= 40 * results[0].nbytes
-        assert len(library.sample(3)) == 3
+        assert all(seconds > 0 for seconds in library.sample())
         with pytest.raises(LibraryError, match="KeyError: 'nobody'"):
             library.set_up(case, "nobody", "float32")
-        assert min(library.sample(1)) > 0  # it lives on
+        assert min(library.sample()) > 0  # it lives on
     finally:
         library.close()
 
@@ -296,6 +297,14 @@ def test_quartiles_that_overlap_decide_nothing() -> None:
     assert compare.change(before, [0.5, 0.6, 0.7, 0.8, 0.9]).verdict == "faster"
     assert compare.change([1.0, 1.001, 1.002], [1.01, 1.011, 1.012]).verdict == "same"
     assert compare.change([1.0], [1.0]).verdict == "undecided"
+
+
+def test_a_slow_moment_of_the_whole_machine_is_no_change() -> None:
+    before = {"samples": [1.0, 1.1, 1.2], "yardstick": [0.1, 0.11, 0.12]}
+    slow = {"samples": [2.0, 2.2, 2.4], "yardstick": [0.2, 0.22, 0.24]}
+    assert compare.change_of(before, slow).verdict == "undecided"
+    assert compare.change_of(before, {"samples": slow["samples"]}).verdict == "slower"
+    assert compare.change_of(before, {**slow, "yardstick": before["yardstick"]}) == (pytest.approx(1), "slower")
 
 
 def samples_like_a_machine(rng: random.Random, median: float, count: int = 20) -> list[float]:
