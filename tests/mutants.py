@@ -47,6 +47,10 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "rotary.cu": {
+        "const float* angles = table + (inside ? position : 1) * dim + pair;": "the row is NaN, whatever is read",
+        "Floats<3 * VECTOR> both;": "more than is used",
+    },
     "batch_norm.cu": {
         "constexpr int kChannels = LANES > 2 ? VECTOR : 1;": "LANES is never 2",
         "__shared__ float memory[kBlock * kChannels * (sizeof(Part) * sizeof(float))];": "only more room",
