@@ -19,7 +19,7 @@
 // result[0] = sum(losses) / divisor[0]. cross_entropy_scale: dx *= dy[0], nothing where that is 1. One block for each of the
 // first two, so that the order of additions is fixed.
 //
-// architectures: 75 80 90 100 120
+// architectures: 75 80 90 120
 // compile: REGISTERS LABELS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=8,4|128,8 -> 56 registers, 0 spills
 // compile: REGISTERS LABELS DTYPE=float VECTOR=4 THREADS,PACKS=32,4|128,4|512,4 -> 96 registers, 0 spills
 // compile: REGISTERS LABELS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=32,4|128,4|512,2 -> 104 registers, 0 spills

@@ -19,7 +19,7 @@ from .test_softmax import put, take, unit
 module = importlib.import_module("lamella.kernels.cross_entropy")
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64]
-SIZES = [1, 2, 31, 32, 33, 257, 1023, 1024, 1025, 4097]
+SIZES = [1, 31, 32, 1023, 1024, 4097, 50257]
 KINDS = ["labels", "smoothed", "probabilities"]
 
 
@@ -98,9 +98,12 @@ def test_rows_of_other_targets(cols, kind, device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("cols", [*SIZES, 9001, 50257])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [*(("labels", dtype) for dtype in DTYPES[:3]), ("smoothed", np.float16), ("probabilities", ml_dtypes.bfloat16)],
+    ids=lambda value: value if isinstance(value, str) else np.dtype(value).name,
+)
+@pytest.mark.parametrize("cols", SIZES)
 def test_rows_of_every_length(cols, kind, dtype, device):
     check(*make(3, cols, kind, dtype), device)
 
