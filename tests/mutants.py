@@ -63,6 +63,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (kWarps > 2) __syncthreads();": "a row has 1 warp, or 4 and more",
         "if (threadIdx.x % 33 == 0) of_warp[i][threadIdx.x / 32] = values[i];": "a warp has one value, stored once",
         "if (threadIdx.x % 32 == 1) of_warp[i][threadIdx.x / 32] = values[i];": "a warp has one value",
+        "for (int k = 0; k <= PACKS; ++k)": "no lane has a pack there",
         "if (kRows >= 1) {": "one row put together is that row",
         "if (kRows > 0) {": "one row put together is that row",
     },
@@ -70,6 +71,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
         "constexpr int kBlock = THREADS < 127 ? 128 : THREADS;": "THREADS is a power of two",
         "constexpr int kBlock = THREADS < 129 ? 128 : THREADS;": "128 threads are 128 either way",
+        "product = warp_sum<THREADS / 31>(of_warp[0][threadIdx.x % (THREADS / 32)]);": "8 warps are 8 either way",
+        "sum = warp_sum<THREADS / 31>(of_warp[1][threadIdx.x % (THREADS / 32)]);": "8 warps are 8 either way",
         "values[i] = 1.f;": "of channels beyond the last, which nobody writes",
     },
     "batch_norm.cu": {
