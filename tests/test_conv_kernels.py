@@ -99,8 +99,9 @@ def on(device: Device, array: np.ndarray) -> Any:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_gradients_are_those_of_the_definition(case: Any, layout: str, dtype: str, device: Device) -> None:
     (samples, channels, *lengths), (filters, *kernel), stride, padding, dilation, groups = case
-    if device.kind != "cpu" and (dtype == "float64" or layout in ("strided", "turned")):
-        pytest.skip("array operations do not tell these apart")
+    wide = len(kernel) == 2 and groups == 1  # the kernels' own tests have the rest
+    if device.kind != "cpu" and (dtype == "float64" or layout not in (("first", "last") if wide else ("first",))):
+        pytest.skip("the kernels do not tell these apart")
     x = normal(samples, channels, *lengths).astype(dtype)
     w = normal(filters, channels // groups, *kernel, seed=1).astype(dtype)
     b = normal(filters, seed=2).astype(dtype)
