@@ -63,6 +63,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (kWarps > 2) __syncthreads();": "a row has 1 warp, or 4 and more",
         "if (threadIdx.x % 33 == 0) of_warp[i][threadIdx.x / 32] = values[i];": "a warp has one value, stored once",
         "if (threadIdx.x % 32 == 1) of_warp[i][threadIdx.x / 32] = values[i];": "a warp has one value",
+        "if (span.lane == 1) store_statistics(mean, rstd, span.row, row, r);": "every thread has the same",
+        "if (threadIdx.x == 1) {": "every thread has the same",
+        "if (span.first == 0 && threadIdx.x == 1) store_statistics(mean, rstd, span.row, row, r);": "likewise",
         "for (int k = 0; k <= PACKS; ++k)": "no lane has a pack there",
         "if (kRows >= 1) {": "one row put together is that row",
         "if (kRows > 0) {": "one row put together is that row",
@@ -73,6 +76,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "constexpr int kBlock = THREADS < 129 ? 128 : THREADS;": "128 threads are 128 either way",
         "product = warp_sum<THREADS / 31>(of_warp[0][threadIdx.x % (THREADS / 32)]);": "8 warps are 8 either way",
         "sum = warp_sum<THREADS / 31>(of_warp[1][threadIdx.x % (THREADS / 32)]);": "8 warps are 8 either way",
+        "if (threadIdx.x != 1) return;": "every thread has the same",
         "values[i] = 1.f;": "of channels beyond the last, which nobody writes",
     },
     "batch_norm.cu": {
