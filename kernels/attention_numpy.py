@@ -66,7 +66,8 @@ class _Work:
         self.options, self.dtype = options._replace(mask=_as_boolean(options.mask)), q.dtype
         self.batch, self.heads, self.queries, self.keys = options.shape
         self.key_heads, self.group = k.shape[1], self.heads // k.shape[1]
-        self.rows = max(1, min(self.queries, max(_FEWEST_QUERIES, min(_MOST_QUERIES, _SCORES // self.keys))))
+        most = _MOST_QUERIES // 2 if options.causal else _MOST_QUERIES  # on the diagonal a block wastes half its scores
+        self.rows = max(1, min(self.queries, max(_FEWEST_QUERIES, min(most, _SCORES // self.keys))))
         fair = -(-self.batch * self.key_heads // get_num_threads())
         self.stack = max(1, min(fair, _SCORES // (self.rows * self.keys)))  # key heads in a unit
         high, deep = min(self.stack, self.key_heads), max(1, self.stack // self.key_heads)
