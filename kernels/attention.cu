@@ -15,8 +15,10 @@
 // Source: Dao 2023, arXiv 2307.08691 (blocks, rescaling once); Milakov & Gimelshein 2018, arXiv 1805.02867.
 //
 // architectures: 80 86 89 90 100 120
-// compile: FORWARD OPTIONS=0 TF32=0 DTYPE,WARPS=half,4|bfloat16,1 WIDTH,SLICE,COLS=64,64,64 -> 172 registers, 0 spills
-// compile: FORWARD TF32=0 OPTIONS,DTYPE,WARPS,WIDTH,SLICE,COLS=1,half,4,128,128,64|1,bfloat16,4,256,128,32|1,float,4,128,128,16|1,float,1,256,128,16 -> 255 registers, 0 spills
+// compile: FORWARD TF32=0 OPTIONS,DTYPE,WARPS,WIDTH,SLICE,COLS=1,half,4,128,128,64|0,half,4,64,64,64|1,bfloat16,4,256,128,32|1,float,4,64,64,32 -> 224 registers, 0 spills
+// compile: BACKWARD_QUERIES OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,128,128,32 -> 208 registers, 0 spills
+// compile: BACKWARD_KEYS OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,128,128,32 -> 248 registers, 0 spills
+// compile: BACKWARD_BIAS OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,64,64,32 -> 176 registers, 0 spills
 // compile: ROWWISE DTYPE=half -> 40 registers, 0 spills
 #include "cuda_compat.cuh"
 #include "philox.cuh"

@@ -20,7 +20,7 @@ _SOURCE = Path(__file__).with_name("attention.cu")
 _OLDEST = 80  # compute capability with asynchronous copies and products of bfloat16 and tf32
 _LONGEST = 2**30  # queries or keys that the kernels' 32-bit indices reach
 _WIDTHS = (32, 64, 128, 256)  # what D and Dv are padded to
-_SLICE = 128  # columns of a result that one block has
+_SLICES = {2: 128, 4: 64}  # columns of a result that one block has, by itemsize: what fits the registers
 _ROWS_OF_A_WARP = 16
 _WARPS = 4
 _MOST_PACKED = 64  # rows of a block that may come from several heads
@@ -68,9 +68,14 @@ class _Case(NamedTuple):
         """How they are computed, in words."""
         return f"products of {self.dtype}{' rounded to tf32' if self.tf32 else ''} on tensor cores"
 
+    @property
+    def slice(self) -> int:
+        """Columns of a result that one block has."""
+        return min(self.padded, _SLICES[self.dtype.itemsize])
+
     def slices(self, width: int) -> int:
         """Blocks that share the columns of a result."""
-        return -(-width // min(self.padded, _SLICE))
+        return -(-width // self.slice)
 
     @property
     def padded(self) -> int:
@@ -80,7 +85,7 @@ class _Case(NamedTuple):
     def defines(self, kernel: str, warps: int, columns: int) -> tuple[str, ...]:
         """The macros of one variant."""
         options = {"OPTIONS": int(self.has_options), "TF32": int(self.tf32), "DTYPE": c_type(self.dtype)}
-        sizes = {"WIDTH": self.padded, "SLICE": min(self.padded, _SLICE), "COLS": columns, "WARPS": warps}
+        sizes = {"WIDTH": self.padded, "SLICE": self.slice, "COLS": columns, "WARPS": warps}
         return (kernel, *(f"{name}={value}" for name, value in {**options, **sizes}.items()))
 
     def tile_bytes(self, rows: int) -> int:

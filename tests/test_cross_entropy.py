@@ -106,7 +106,7 @@ def test_rows_of_every_length(cols, kind, dtype, device):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("magnitude", [1e4, -1e4, 1e30])
+@pytest.mark.parametrize("magnitude", [1e4, -1e4, 1e30, 3e38])
 def test_large_logits(magnitude, kind, device):
     x, targets, weight, options = make(4, 40, kind, np.float32)
     x += np.float32(magnitude)
@@ -353,7 +353,7 @@ def test_every_variant_that_can_be_chosen_is_compiled_and_every_compiled_one_cho
             for cols in (1, 32, 33, 100, 513, 1024, 1025, 2052, 4100, 8192, 9000, 20000, 60000, 1 << 20):
                 for agree in (True, False):
                     for gradient in (True, False):
-                        plan = module._select_kernel(kind, dtype, (5, cols), agree, gradient)
+                        plan = module._select_kernel(kind, dtype, (5, cols), agree, gradient, 227 << 10)
                         chosen.add(plan.defines)
                         macros = dict(define.split("=") for define in plan.defines if "=" in define)
                         vector, threads, packs = (int(macros[name]) for name in ("VECTOR", "THREADS", "PACKS"))
@@ -361,3 +361,7 @@ def test_every_variant_that_can_be_chosen_is_compiled_and_every_compiled_one_cho
                         assert vector == 1 or threads >= 2 * vector, "head and tail elements need a thread each"
                         assert plan.shared >= (cols // vector * 16 if "CACHED=1" in plan.defines else 0)
     assert chosen == {variant.defines for variant in variants(KERNELS / "cross_entropy.cu")}
+    for shared, cached in ((227 << 10, 1), (48 << 10, 0)):  # a row is kept only where the device has the memory
+        plan = module._select_kernel("LABELS", np.dtype(np.float16), (5, 50304), True, True, shared)
+        assert f"CACHED={cached}" in plan.defines
+        assert plan.shared == cached * 100608
