@@ -348,25 +348,26 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
     }
 
     const bool hides = key0 + COLS > all;
+    float factor = p.scale * kLog2E;
+    if (hides || factor < 0.f) {  // else it is multiplied with in the exponent below, at no cost
 #pragma unroll
-    for (int n = 0; n < COLS / 8; ++n)
+      for (int n = 0; n < COLS / 8; ++n)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        s[n][i] *= p.scale * kLog2E;
-        if (hides) {
+        for (int i = 0; i < 4; ++i) {
           const Query& at = mine[i / 2];
           const int key = key0 + n * 8 + lane % 4 * 2 + i % 2;
           const float more = added_to(mask, bias, p, batch, at.head, at.query, key, at.sees);
-          s[n][i] = more == -INFINITY ? more : s[n][i] + more;  // also where the score is NaN
+          s[n][i] = more == -INFINITY ? more : s[n][i] * factor + more;  // also where the score is NaN
         }
-      }
+      factor = 1.f;
+    }
 
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      float top = largest[h];
+      float top = -INFINITY;
 #pragma unroll
       for (int n = 0; n < COLS / 8; ++n) top = fmaxf(top, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
-      top = warp_max<4>(top);
+      top = fmaxf(largest[h], warp_max<4>(top) * factor);
       const float base = top == -INFINITY ? 0.f : top;  // nothing seen yet: no inf - inf
       const float fade = exp2f(largest[h] - base);
       largest[h] = top;
@@ -375,7 +376,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
       for (int n = 0; n < COLS / 8; ++n) {
 #pragma unroll
         for (int i = 2 * h; i < 2 * h + 2; ++i) {
-          s[n][i] = exp2f(s[n][i] - base);
+          s[n][i] = exp2f(s[n][i] * factor - base);
           sum[h] += s[n][i];
         }
         if (drops) {
@@ -430,7 +431,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
 
 // From s = q k^T and dp = dy v^T the weight after dropout and the gradient of the score. `more` was added to the score.
 __device__ inline void derive(float& s, float& dp, float more, float lse, float delta, float kept, const Problem& p) {
-  const float weight = exp2f(s * (p.scale * kLog2E) + more - lse);
+  const float weight = exp2f(s * (p.scale * kLog2E) + (more - lse));
   s = more == -INFINITY ? 0.f : weight * kept;  // also where the score is NaN, or nothing is seen at all
   dp = more == -INFINITY ? 0.f : weight * (dp * kept - delta);
 }
