@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, Backend, current_precision
+from ..backend import Array, Backend, current_precision, fault_kind, fault_record
 from ._launch import WIDEST_ACCESS, Plan, blocks, c_type, contiguous, definition_plan, launch, stream_place
 
 if TYPE_CHECKING:
     from .attention import Options
 
 _SOURCE = Path(__file__).with_name("attention.cu")
+_BAD_LENGTH = "attention: key_lengths must be in 0 … {limit}, got {value}"
 _OLDEST = 80  # compute capability with asynchronous copies and products of bfloat16 and tf32
 _LONGEST = 2**30  # queries or keys that the kernels' 32-bit indices reach
 _WIDTHS = (32, 64, 128, 256)  # what D and Dv are padded to
@@ -123,7 +124,8 @@ def forward(backend: Backend, q: Array, k: Array, v: Array, options: Options, ou
         part = backend.empty((splits, *options.shape[:3], v.shape[3]), np.float32, device)
         part_lse = backend.empty((splits, *options.shape[:3]), np.float32, device)
     arrays = (*(memory[name] for name in ("q", "k", "v", "mask", "bias", "lengths")), result, part_lse, part)
-    launch(_SOURCE, plan._replace(scalars=(problem,)), backend, *arrays)
+    plan = plan._replace(scalars=(fault_kind(_BAD_LENGTH), problem))
+    launch(_SOURCE, plan, backend, *arrays, None if memory["lengths"] is None else fault_record(q))
     if part is not None:
         rows = math.prod(options.shape[:3])
         launch(_SOURCE, _rowwise("attention_combine", q.dtype, rows, problem), backend, part, part_lse, result, lse)
@@ -322,7 +324,7 @@ def _problem(
         if scores is not None:
             memory[name], fields[name], fields[f"{name}_kind"] = _scores(backend, scores, rows["q"].dtype)
     if options.key_lengths is not None:
-        memory["lengths"] = backend.xp.ascontiguousarray(options.key_lengths.astype(np.int32, copy=False))
+        memory["lengths"] = backend.xp.ascontiguousarray(options.key_lengths.astype(np.int64, copy=False))
     if options.bias is not None:
         names = ("bias_batch", "bias_heads", "bias_queries", "bias_keys")
         fields.update(zip(names, options.bias.shape, strict=True))
