@@ -18,7 +18,7 @@ INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
 # One BLAS thread: two processes with spinning BLAS workers on the same cores take twenty times as long.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow test-all bench lint mutants gpu clean interpreter compiler
+.PHONY: help demo test test-slow test-all bench performance lint mutants gpu clean interpreter compiler
 .NOTPARALLEL:
 
 help:
@@ -26,7 +26,8 @@ help:
 	@echo "make test      the tests, one small case a branch (under five minutes)"
 	@echo "make test-slow the wide matrices and the wheel"
 	@echo "make test-all  both"
-	@echo "make bench     the benchmarks, each checks its answer"
+	@echo "make bench     every part of lamella once, each answer checked, in a minute; ARGS='--suite kernels' for more"
+	@echo "make performance  writes docs/performance.md from benchmarks/results"
 	@echo "make lint      ruff, and mypy on a plain install"
 	@echo "make mutants   do the tests notice a broken kernel? N=20 draws that many mutants, SEED=1 others, KERNEL=softmax"
 	@echo "make gpu       everything that needs a GPU; OUT=folder, PART=tests, conformance, sanitizer, bench; REQUIRE=1 fails without"
@@ -45,7 +46,10 @@ test-all: $(VENV)/installed-dev compiler
 	$(PYTEST) --durations=10 $(ARGS)
 
 bench: $(VENV)/installed-dev
-	$(BIN)/python -m pytest benchmarks $(ARGS)
+	$(BIN)/lamella bench --suite quick $(ARGS)
+
+performance: $(VENV)/installed-dev
+	@$(BIN)/python -m lamella.benchmarks.performance
 
 # Type checkers see the mapped folders in a plain install only, so one is made for mypy; build/ would keep deleted files.
 lint: $(VENV)/installed-dev

@@ -175,6 +175,7 @@ def _bench(
         options.against,
         options.python,
         seconds=options.seconds * (5 if targets else 1),
+        passes=1 if targets else 2,
         apart=targets,
         say=progress,
         lamella_python=sys.executable,
@@ -233,7 +234,7 @@ def judge(
     runner: Runner, cases: list[Any], dtypes: tuple[str, ...], saved: dict[str, Any], found: dict[str, Any]
 ) -> dict[Any, compare.Change]:
     """The change of each case. What seems slower is measured again: a regression is what stays one."""
-    before = {compare.key_of(result): result["samples"] for result in saved["results"]}
+    before = {compare.key_of(result): result for result in saved["results"]}
     found = {**found, "results": runner.results}
     if compare.comparable(saved, found):
         return {}
@@ -244,7 +245,7 @@ def judge(
             row = key[:2]
             if key[2] != "lamella" or key not in before or not result["samples"]:
                 continue
-            now = compare.change(before[key], result["samples"])
+            now = compare.change_of(before[key], result)
             worse = row in changes and changes[row].verdict == "slower"
             if attempt == 0:
                 changes[row] = now if not worse else changes[row]

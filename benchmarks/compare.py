@@ -46,6 +46,20 @@ def change(before: list[float], now: list[float]) -> Change:
     return Change(ratio, "slower" if ratio > 0 else "faster")
 
 
+def change_of(before: dict[str, Any], now: dict[str, Any]) -> Change:
+    """What has changed between two results. Where both have them, samples are taken over the yardstick beside them.
+
+    A machine is now quicker, now slower, for reasons that are none of the code's: work that never changes shows it.
+    """
+    if before.get("yardstick") and now.get("yardstick"):
+        return change(_over_yardstick(before), _over_yardstick(now))
+    return change(before["samples"], now["samples"])
+
+
+def _over_yardstick(result: dict[str, Any]) -> list[float]:
+    return [seconds / yardstick for seconds, yardstick in zip(result["samples"], result["yardstick"], strict=True)]
+
+
 def ratio_by_rounds(ours: list[float], theirs: list[float]) -> float:
     """The median of the ratios of samples that were taken in turns, one round after the other."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=False))

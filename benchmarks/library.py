@@ -36,8 +36,9 @@ class Here:
             raise LibraryError(f"{type(error).__name__}: {error}") from error
         return results, 0
 
-    def sample(self, count: int) -> list[float]:
-        return self._station.sample(count, self.repeats)
+    def sample(self) -> tuple[float, float]:
+        """Seconds of one run, and of the yardstick beside it."""
+        return self._station.sample(self.repeats)
 
     def close(self) -> None:
         """Nothing was opened."""
@@ -101,9 +102,10 @@ class Apart:
         self.repeats = answer["repeats"]
         return [np.load(file, allow_pickle=False) for file in answer["files"]], answer["peak"]
 
-    def sample(self, count: int) -> list[float]:
-        found: list[float] = self._ask(count=count, repeats=self.repeats)["seconds"]
-        return found
+    def sample(self) -> tuple[float, float]:
+        """Seconds of one run, and of the yardstick beside it."""
+        run, yardstick = self._ask(repeats=self.repeats)["seconds"]
+        return run, yardstick
 
     def close(self) -> None:
         if self._process.stdin is not None:

@@ -41,6 +41,7 @@ FIELDS: dict[str, Any] = {
             "samples": [float],
             "error": float,
             "bound": float,
+            "yardstick?": [float],  # seconds of the same work of NumPy, measured beside each sample
             "dtype?": str,
             "bytes?": int,  # that have to be moved at least
             "operations?": int,  # multiplications and additions of its products

@@ -135,8 +135,8 @@ class Runner:
                 if key not in self._judged:
                     numbers = exact(rounded(host_numbers(case), dtype))
                     self._judged[key] = case.error(tuple(results), numbers), case.allowed(dtype)
-            except (LibraryError, ValueError) as error:
-                self._fail(key, str(error))
+            except (LibraryError, ValueError) as reason:
+                self._fail(key, str(reason))
                 continue
             error, bound = self._judged[key]
             if not error <= bound:
@@ -151,12 +151,15 @@ class Runner:
             return
         end = time.perf_counter() + self.seconds / self.passes
         for library in at_work.values():
-            library.sample(1)
+            library.sample()
         for number in range(SAMPLES[1]):
             if number >= SAMPLES[0] and time.perf_counter() >= end:
                 return
             for name, library in at_work.items():
-                self._results[case.name, dtype, name, str(device)]["samples"] += library.sample(1)
+                result = self._results[case.name, dtype, name, str(device)]
+                seconds, yardstick = library.sample()
+                result["samples"].append(seconds)
+                result["yardstick"].append(yardstick)
 
     def _keep(self, key: Key, case: Case, error: float, bound: float, peak: int) -> None:
         if key in self._results:
@@ -168,6 +171,7 @@ class Runner:
             "device": device,
             "dtype": dtype,
             "samples": [],
+            "yardstick": [],
             "error": error,
             "bound": bound,
             "bytes": case.bytes(dtype),

@@ -14,6 +14,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,19 @@ def resident(kind: str = "VmHWM") -> int:
     return next((int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith(kind)), 0)
 
 
+class Yardstick:
+    """Work that is always the same, by NumPy alone: how long it takes now tells how fast the machine is now."""
+
+    def __init__(self) -> None:
+        self._np = importlib.import_module("numpy")
+        self._x = self._np.linspace(-1, 1, 1 << 17, dtype=self._np.float32)
+        self._y = self._np.empty_like(self._x)
+
+    def __call__(self) -> None:
+        self._np.exp(self._x, out=self._y)
+        self._np.add(self._y, self._x, out=self._y)
+
+
 class Station:
     """A library that does one case at a time.
 
@@ -42,6 +56,7 @@ class Station:
         self._clock: Callable[[], float] = time.process_time if threads == 1 else time.perf_counter
         self._run: Callable[[], Any] = lambda: ()
         self._torch: Any = None
+        self._yardstick = Yardstick()
         if library == "torch":
             self._torch = importlib.import_module("torch")
             self._torch.set_num_threads(threads)
@@ -54,6 +69,8 @@ class Station:
         """Prepare a case; its first results on the host, and the peak of memory above what the imports took."""
         from lamella.benchmarks.contender import first_results, host_numbers, on_host, rival_of, rounded, run_of
 
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the highest so far was the imports'
         before = resident("VmRSS")
         numbers = rounded(host_numbers(case), dtype)
         if self._torch is not None:
@@ -74,15 +91,17 @@ class Station:
             found.append(time.perf_counter() - start)
         return max(1, round(SHORTEST / max(statistics.median(found), 1e-9)))
 
-    def sample(self, count: int, repeats: int) -> list[float]:
-        """Seconds of one run, measured ``count`` times over ``repeats`` runs."""
-        clock, run, found = self._clock, self._run, []
-        for _ in range(count):
-            start = clock()
-            for _ in range(repeats):
-                run()
-            found.append(max((clock() - start) / repeats, 1e-9))
-        return found
+    def sample(self, repeats: int) -> tuple[float, float]:
+        """Seconds of one run, measured over ``repeats`` runs; and of the yardstick, half before and half after them."""
+        clock, run, yardstick = self._clock, self._run, self._yardstick
+        begin = clock()
+        yardstick()
+        start = clock()
+        for _ in range(repeats):
+            run()
+        end = clock()
+        yardstick()
+        return max((end - start) / repeats, 1e-9), max((start - begin + clock() - end) / 2, 1e-9)
 
 
 def without_lamella() -> None:
@@ -121,7 +140,7 @@ def main(orders: Any = sys.stdin, answers: Any = sys.stdout) -> None:
                 del results
                 say(files=files, peak=peak, repeats=station.repeats())
             else:
-                say(seconds=station.sample(order["count"], order["repeats"]))
+                say(seconds=station.sample(order["repeats"]))
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             say(error=f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")

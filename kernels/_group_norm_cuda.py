@@ -149,7 +149,7 @@ def launch_forward(
     if not call.last:
         channels = (call.groups, call.channels // call.groups)
         rows = call.rows()
-        return _norm_cuda.launch_forward(backend, rows, x, y, None, None, weight, bias, eps, channels=channels)  # type: ignore[return-value]
+        return _norm_cuda.launch_forward(backend, rows, x, y, None, None, weight, bias, eps, channels=channels)
     device = backend.device_of(x)
     moments, finish, apply = select_forward(call)
     chunks = int(moments.scalars[2])

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..backend import Array, Backend
 from ._launch import WIDEST_ACCESS, Plan, Plans, aligned, blocks, c_type, launch, stream_place
+from .activation import Dropout
 
 _SOURCE = Path(__file__).with_name("layer_norm.cu")
 _LONGEST = 2**30  # columns that the kernels' 32-bit column index reaches
@@ -26,7 +27,7 @@ _FORWARD = {
     8: ((8, 1), (32, 2), (128, 2), (512, 2), (512, 4)),
 }
 _BACKWARD = {1: _FORWARD[1], 4: _FORWARD[4][:4], 8: _FORWARD[8][:4]}  # a thread keeps two sums for each of its columns
-_SHARED = {1: (512, 8), 4: (512, 2), 8: (512, 2)}
+_SHARED = {1: (512, 4), 4: (512, 2), 8: (512, 2)}
 _FORWARD_PIECE = {1: (512, 4), 4: (512, 2), 8: (512, 1)}
 _BACKWARD_PIECE = {1: (256, 8), 4: (512, 2), 8: (512, 1)}
 _SMALLEST_BLOCK = 128  # threads; kBlock in layer_norm.cu
@@ -59,34 +60,12 @@ class Rows(NamedTuple):
     shared: int = 48 << 10
 
 
-class Dropped(NamedTuple):
-    """Dropout in front of a norm: the words of the stream decide, as in ``layers.dropout``.
-
-    Attributes:
-        p: probability of dropping.
-        key, offset: where the words begin, from :meth:`lamella.Generator.reserve`.
-    """
-
-    p: float = 0.0
-    key: int = 0
-    offset: int = 0
-
-    @property
-    def threshold(self) -> int:
-        """The smallest word that keeps its element; 2**32 where none does."""
-        return round(self.p * 2.0**32)
-
-    @property
-    def scale(self) -> float:
-        """What kept elements are multiplied by."""
-        return 1.0 / (1.0 - self.p) if self.p < 1 else 0.0
-
-    def scalars(self) -> tuple[np.generic, ...]:
-        """The kernels' arguments."""
-        return *stream_place(self.key, self.offset), np.uint64(self.threshold), np.float32(self.scale)
+NOTHING_DROPPED = Dropout(0.0, 0, 0)
 
 
-NOTHING_DROPPED = Dropped()
+def dropout_scalars(dropout: Dropout) -> tuple[np.generic, ...]:
+    """The kernels' arguments: where the words begin, the smallest one that keeps its element, and the factor."""
+    return *stream_place(dropout.key, dropout.offset), np.uint64(dropout.threshold), np.float32(dropout.scale)
 
 
 def divisor(number: int) -> tuple[np.uint32, np.int32]:
@@ -214,10 +193,10 @@ def launch_forward(
     weight: Array | None,
     bias: Array | None,
     eps: float,
-    dropped: Dropped = NOTHING_DROPPED,
+    dropout: Dropout = NOTHING_DROPPED,
     channels: tuple[int, int] = (0, 0),
-) -> tuple[Array | None, Array]:
-    """Write ``y`` (and ``total``, the sum in front of the norm, for a fused call); give mean and rstd.
+) -> tuple[Any, Array]:
+    """Write ``y`` (and ``total``, the sum in front of the norm, for a fused call); give mean (or None) and rstd.
 
     Args:
         call: what :func:`select_forward` chooses from.
@@ -230,12 +209,12 @@ def launch_forward(
     plans = select_forward(call)
     first = plans[0]
     if len(plans) == 1:
-        scalars = (*first.scalars, np.float32(eps), *dropped.scalars(), *by_channel)
+        scalars = (*first.scalars, np.float32(eps), *dropout_scalars(dropout), *by_channel)
         plan = first._replace(scalars=scalars)
         launch(_SOURCE, plan, backend, x, residual, weight, bias, total, y, mean, rstd)
         return mean, rstd
     parts = backend.empty((first.grid, 3), np.float32, device)
-    plan = first._replace(scalars=(*first.scalars, np.int32(call.centred), *dropped.scalars()))
+    plan = first._replace(scalars=(*first.scalars, np.int32(call.centred), *dropout_scalars(dropout)))
     launch(_SOURCE, plan, backend, x, residual, total, parts)
     plan = plans[1]._replace(scalars=(*first.scalars, np.float32(eps), *by_channel))
     z = x if total is None else total
@@ -254,7 +233,7 @@ def launch_backward(
     dx: Array | None,
     dsum: Array | None = None,
     dresidual: Array | None = None,
-    dropped: Dropped = NOTHING_DROPPED,
+    dropout: Dropout = NOTHING_DROPPED,
     bias: bool = True,
 ) -> tuple[Array, Array | None]:
     """Write ``dx`` and ``dresidual``; give dweight, and dbias where there is a ``bias``."""
@@ -264,7 +243,7 @@ def launch_backward(
     partial = backend.empty((chunks, 2, call.cols), np.float32, device)
     dweight = backend.empty((call.cols,), z.dtype, device)
     dbias = backend.empty((call.cols,), z.dtype, device) if bias else None
-    drop = dropped.scalars()
+    drop = dropout_scalars(dropout)
     if len(plans) == 1:
         plan = plans[0]._replace(scalars=(*plans[0].scalars, *drop))
         launch(_SOURCE, plan, backend, dy, z, weight, mean, rstd, dsum, dx, dresidual, partial)

@@ -271,7 +271,8 @@ def _plan(
 def _launch(
     plan: Plan, backend: Backend, arrays: tuple[Array | None, ...], activation: Activation, dropout: Dropout | None
 ) -> None:
-    a, learned = activation.a, None
+    a: Any = activation.a
+    learned: Array | None = None
     if hasattr(a, "shape"):
         a, learned = 0.0, a.astype("float32", copy=False)
     p, key, offset = dropout or (0.0, 0, 0)

@@ -66,17 +66,18 @@ def batch_norm(
     y = empty_images(backend, x.shape, x.dtype, backend.device_of(x), last)
     if not backend.runs_cuda:
         mean, var = (np.empty(x.shape[1], x.dtype) for _ in range(2)) if statistics is None else statistics
-        matrices = (_as_matrix(a, last) for a in (x, residual, y))
-        batch_norm_numpy.forward(*matrices, weight, bias, eps, mean, var, statistics is None, relu)
+        layout_x, layout_residual, layout_y = (_as_matrix(a, last) for a in (x, residual, y))
+        own = statistics is None
+        batch_norm_numpy.forward(layout_x, layout_residual, layout_y, weight, bias, eps, mean, var, own, relu)
         return y, mean, var
-    moments, finish, forward = _select_forward(x, y, residual, last, weight, bias, eps, statistics is not None, relu)
-    if moments is not None:
+    moments, finish, forward = _select_forward(x, y, residual, last, weight, bias, eps, relu)
+    if statistics is None:
         splits = int(finish.scalars[0])
         partial = _floats(backend, x, splits, 3, x.shape[1])
         statistics = _floats(backend, x, x.shape[1]), _floats(backend, x, x.shape[1])
         launch(_SOURCE, moments, backend, x, partial)
         launch(_SOURCE, finish, backend, partial, *statistics)
-    mean, var = statistics  # type: ignore[misc]
+    mean, var = statistics
     unused = x  # its address stands in for arrays that the flags do not name
     arrays = (x, *(unused if a is None else a for a in (residual, mean, var, weight, bias)), y)
     launch(_SOURCE, forward, backend, *arrays)
@@ -125,8 +126,8 @@ def batch_norm_backward(
     if masked:
         dresidual = empty_images(backend, x.shape, x.dtype, backend.device_of(x), last)
     if not backend.runs_cuda:
-        matrices = (_as_matrix(a, last) for a in (dy, x, y, dx, dresidual if masked else None))
-        dweight, dbias = batch_norm_numpy.backward(*matrices, mean, var, weight, eps, frozen)
+        g, rows, results, out, added = (_as_matrix(a, last) for a in (dy, x, y, dx, dresidual if masked else None))
+        dweight, dbias = batch_norm_numpy.backward(g, rows, results, out, added, mean, var, weight, eps, frozen)
         return dx, dweight, dbias, dresidual
     sums, finish, backward = _select_backward(dy, x, y, dx, last, weight, eps, frozen, masked)
     splits, channels = int(finish.scalars[0]), x.shape[1]
@@ -266,7 +267,7 @@ _BLOCK = 256  # threads
 _LANES = 8  # threads beside each other in the channels of a pixel: 128 bytes
 _WANTED_BLOCKS = 1056  # eight for each of 132 multiprocessors; not tuned on hardware yet
 _LEAST_STEPS = 4  # of a thread along its part of a channel
-_Launches = tuple[Plan | None, Plan, Plan]
+_Launches = tuple[Plan, Plan, Plan]
 
 
 def _select_forward(
@@ -277,14 +278,12 @@ def _select_forward(
     weight: Array | None,
     bias: Array | None,
     eps: float,
-    frozen: bool,
     relu: bool,
 ) -> _Launches:
     flags = _RELU * relu | _RESIDUAL * (residual is not None)
     flags |= _WEIGHT * (weight is not None) | _BIAS * (bias is not None)
     all_aligned = aligned(x, y) if residual is None else aligned(x, y, residual)
-    moments, finish, forward = _select(x.dtype, x.shape, last, all_aligned, eps, flags, False)
-    return None if frozen else moments, finish, forward
+    return _select(x.dtype, x.shape, last, all_aligned, eps, flags, False)
 
 
 def _select_backward(
@@ -306,7 +305,7 @@ def _select_backward(
 @lru_cache(maxsize=4096)
 def _select(
     dtype: np.dtype, shape: tuple[int, ...], last: bool, all_aligned: bool, eps: float, flags: int, backward: bool
-) -> tuple[Plan, Plan, Plan]:
+) -> _Launches:
     """The launches for arrays of one shape: the parts of each channel, their sums, and the values."""
     channels, inner = shape[1], math.prod(shape[2:])
     by_pixel = last or inner == 1
@@ -371,8 +370,8 @@ def _explain_forward(
     x = in_format(x, last)
     y = empty_images(backend, x.shape, x.dtype, backend.device_of(x), last)
     residual = None if residual is None else in_format(residual, last)
-    first, _, plan = _select_forward(x, y, residual, last, weight, bias, eps, statistics is not None, relu)
-    return plan._replace(because=copied + _after(first, plan))
+    first, _, plan = _select_forward(x, y, residual, last, weight, bias, eps, relu)
+    return plan._replace(because=copied + _after(None if statistics is not None else first, plan))
 
 
 @explained("batch_norm_backward")

@@ -24,7 +24,7 @@ from ..backend.numpy_backend import NumpyBackend
 from .depthwise_numpy import depthwise, depthwise_weight
 from .residue_numpy import bytes_of_row, residue, residue_weight
 from .windows import Windows, in_blocks
-from .winograd_numpy import winograd, winograd_weight
+from .winograd_numpy import winograd, winograd_data, winograd_weight
 
 _CACHE = 1 << 20  # bytes of columns worked on at a time
 _SMALL_PLANE = 256  # places; planes that are smaller go through one product together
@@ -139,6 +139,13 @@ def backward_data(
     filters, channels = weight.shape[:2]
     by_winograd = takes_winograd(dy.dtype, channels, filters, geometry, groups, dx.shape[2:], workspace)
     # either columns of dy, or columns of dx that are then added up: the fewer
+    if (
+        by_winograd
+        and filters >= 2 * channels
+        and min(geometry.before) >= 0
+        and winograd_data(backend, dy, weight, geometry.before, dx, workspace)
+    ):
+        return
     if all(s == 1 for s in geometry.stride) and (by_winograd or filters < 4 * channels * groups):
         turned = weight.reshape(groups, filters // groups, channels, *geometry.kernel)
         turned = np.flip(turned.swapaxes(1, 2), tuple(range(3, turned.ndim)))

@@ -226,7 +226,7 @@ def _check(
     logits: Array, targets: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float, z: float
 ) -> tuple[Backend, Options]:
     backend = common_backend(logits, targets) if weight is None else common_backend(logits, targets, weight)
-    if logits.dtype.name not in _DTYPES:
+    if c_type(logits.dtype) is None and logits.dtype.name not in _DTYPES:  # a name is slow to ask for
         raise TypeError(f"cross_entropy: logits must be one of {', '.join(_DTYPES)}, got {logits.dtype}")
     if logits.ndim != 2 or not logits.shape[1]:
         raise ValueError(f"cross_entropy: logits must have shape (rows, C) with C >= 1, got {logits.shape}")
@@ -240,11 +240,13 @@ def _check(
         raise ValueError(f"cross_entropy: probabilities must have shape {logits.shape}, got {targets.shape}")
     elif targets.dtype != logits.dtype:
         raise TypeError(f"cross_entropy: probabilities must have the logits' dtype {logits.dtype}, got {targets.dtype}")
-    wide = "float32" if logits.dtype.itemsize == 2 else logits.dtype
-    if weight is not None and (weight.shape != logits.shape[1:] or weight.dtype != wide):
-        raise ValueError(
-            f"cross_entropy: weight must be {wide} of shape {logits.shape[1:]}, got {weight.dtype} of {weight.shape}"
-        )
+    if weight is not None:
+        wide = "float32" if logits.dtype.itemsize == 2 else logits.dtype
+        if weight.shape != logits.shape[1:] or weight.dtype != wide:
+            raise ValueError(
+                f"cross_entropy: weight must be {wide} of shape {logits.shape[1:]}, got {weight.dtype} of "
+                f"{weight.shape}"
+            )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if not 0.0 <= smoothing <= 1.0:
@@ -273,7 +275,12 @@ def _nothing_counts(targets: Array, ignore_index: int) -> str:
 
 def _int64(xp: Any, labels: Array) -> Array:
     """Labels as the kernels take them; a number beyond int64 stays one that is out of range."""
-    return (xp.minimum(labels, _INT64) if labels.dtype == "uint64" else labels).astype("int64", copy=False)
+    dtype = labels.dtype
+    if dtype.kind == "u" and dtype.itemsize == 8:
+        labels = xp.minimum(labels, _INT64)
+    elif dtype.kind == "i" and dtype.itemsize == 8:
+        return labels
+    return labels.astype("int64")
 
 
 # -- on the CPU ------------------------------------------------------------------------------------------------------
@@ -284,7 +291,9 @@ def _on_cpu(
 ) -> Array:
     """Labels by the one walk over the rows of ``cross_entropy_numpy``."""
     rows, cols = logits.shape
-    x = np.ascontiguousarray(logits, np.float32 if logits.dtype.itemsize == 2 else None)
+    x = contiguous(backend, logits)
+    if x.dtype.itemsize == 2:
+        x = x.astype(np.float32)
     labels, counts = _checked_labels(labels, cols, options.ignore_index, x.dtype)
     hard: Any = 1.0
     total: Any = rows
@@ -313,7 +322,7 @@ def _on_cpu(
     if dx is not dlogits and dlogits is not None:
         with np.errstate(all="ignore"):
             dlogits[...] = dx
-    return losses if options.reduction == "none" else np.asarray(losses.sum() * losses.dtype.type(scale))
+    return losses if options.reduction == "none" else np.asarray(losses.sum() * x.dtype.type(scale))
 
 
 def _checked_labels(labels: Array, cols: int, ignored: int, dtype: Any) -> tuple[Array, Array | None]:
@@ -352,7 +361,12 @@ def _on_cuda(
     divisor = _rows_on_cuda(backend, plan, options, logits, targets, weight, None, losses, dlogits)
     if options.reduction == "none":
         return losses
-    result = backend.empty((), "float32", device)
+    return total_of_losses(backend, losses, divisor)
+
+
+def total_of_losses(backend: Backend, losses: Array, divisor: Array | None) -> Array:
+    """``sum(losses) / divisor`` as a 0-d float32 array, added up in a fixed order by one block."""
+    result = backend.empty((), "float32", backend.device_of(losses))
     launch(_SOURCE, _small_plan("cross_entropy_total", len(losses)), backend, losses, divisor, result)
     return result
 
@@ -393,18 +407,22 @@ _IN_REGISTERS = {
 _STREAMED = {"LABELS": {1: 4, 4: 4, 8: 2}, "SMOOTHED": {1: 4, 4: 2, 8: 1}, "PROBABILITIES": {1: 4, 4: 2, 8: 1}}  # PACKS
 _STREAM_THREADS = 512
 _FEW_COLUMNS = 32  # a row that single elements serve better
-_CACHE = 100 << 10  # bytes of shared memory for a row, so that two blocks fit a multiprocessor of sm_90
+_CACHE = 112 << 10  # bytes of shared memory for a row, so that two blocks fit a multiprocessor of sm_90
 _SMALL_THREADS = 512
 
 
 def _select(options: Options, logits: Array, targets: Array, dlogits: Array | None) -> Plan:
     rows = [a for a in (logits, None if _has_labels(targets) else targets, dlogits) if a is not None]
     kind = "PROBABILITIES" if not _has_labels(targets) else "SMOOTHED" if options.label_smoothing else "LABELS"
-    return _select_kernel(kind, logits.dtype, logits.shape, same_alignment(*rows), dlogits is not None)
+    backend = backend_of(logits)
+    shared = backend.shared_memory(backend.device_of(logits))
+    return _select_kernel(kind, logits.dtype, logits.shape, same_alignment(*rows), dlogits is not None, shared)
 
 
 @lru_cache(maxsize=4096)
-def _select_kernel(kind: str, dtype: Any, shape: tuple[int, int], boundaries_agree: bool, gradient: bool) -> Plan:
+def _select_kernel(
+    kind: str, dtype: Any, shape: tuple[int, int], boundaries_agree: bool, gradient: bool, shared: int
+) -> Plan:
     """The kernel for contiguous rows; a function of plain values, so that it is remembered."""
     ctype = c_type(dtype)
     rows, cols = shape
@@ -431,7 +449,7 @@ def _select_kernel(kind: str, dtype: Any, shape: tuple[int, int], boundaries_agr
             return Plan(kernel, defines, blocks(kernel, rows, per_block), threads * per_block, scalars, because)
     each = _STREAMED[kind][vector]
     nbytes = -(-cols // vector) * WIDEST_ACCESS
-    cached = gradient and kind == "LABELS" and vector > 1 and nbytes <= _CACHE
+    cached = gradient and kind == "LABELS" and vector > 1 and nbytes <= min(_CACHE, shared)
     defines = (
         "STREAMED", kind, f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={_STREAM_THREADS}", f"PACKS={each}",
         f"CACHED={int(cached)}",

@@ -52,11 +52,12 @@ def depthwise(backend: NumpyBackend, x: Any, weight: Any, bias: Any, geometry: W
             out = target[first:end, row:last]
             sums = out if out.flags.c_contiguous else np.empty(out.shape, x.dtype)
             product = np.empty(out.shape, x.dtype)
+            weights = w[:, : out.shape[-2]]
             for i, place in enumerate(here.places(out.shape[1:-1])):
                 if i == 0:
-                    np.multiply(wide[(slice(None), *place)], w[i], sums)
+                    np.multiply(wide[(slice(None), *place)], weights[i], sums)
                 else:
-                    np.multiply(wide[(slice(None), *place)], w[i], product)
+                    np.multiply(wide[(slice(None), *place)], weights[i], product)
                     np.add(sums, product, sums)
             if bias is not None:
                 np.add(sums, bias, sums)

@@ -206,5 +206,5 @@ def _plan(
     defines = (f"INDEX_BYTES={bytes_of_index}", f"DTYPE={ctype}", f"VECTOR={vector}")
     what = "a row copied" if kernel == "embedding_forward" else f"{_SORTED_CHUNK} sorted indices added up"
     because = f"{what} by {width} threads, {vector} element{'s' * (vector > 1)} at a time{single}"
-    scalars = (*map(np.int64, (rows, cols, count)), np.int32(width))
+    scalars = (np.int64(rows), np.int64(cols), np.int64(count), np.int32(width))
     return Plan(kernel, defines, blocks(kernel, items, depth) * tiles, _THREADS, scalars, because)

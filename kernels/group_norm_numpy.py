@@ -128,11 +128,12 @@ def group_norm_pixels(x: Any, groups: int, weight: Any, bias: Any, eps: float, y
         m = of_groups(ones(rows, x.dtype).dot(part))
         middle, sums, squares = row(m), np.zeros(cols, x.dtype), np.zeros(cols, x.dtype)
         spans = list(_spans(rows, cols))
+        room = np.empty_like(part[spans[0]])
         for span in spans:
             centred = np.subtract(part[span], middle, out[span])
             weights = ones(len(centred), x.dtype)
             sums += weights.dot(centred)
-            squares += weights.dot(centred * centred)
+            squares += weights.dot(np.multiply(centred, centred, room[: len(centred)]))
         shift = of_groups(sums)  # the rounding error of the mean
         mean[sample] = m + shift
         r = of_groups(squares) - shift * shift
@@ -168,10 +169,11 @@ def group_norm_pixels_backward(dy: Any, x: Any, mean: Any, rstd: Any, weight: An
         middle, r = row(mean[sample]), rstd[sample]
         product, total = np.zeros(cols, x.dtype), np.zeros(cols, x.dtype)
         spans = list(_spans(rows, cols))
+        room = np.empty_like(part[spans[0]])
         for span in spans:
             centred = np.subtract(part[span], middle, out[span])
             weights = ones(len(centred), x.dtype)
-            product += weights.dot(g[span] * centred)
+            product += weights.dot(np.multiply(g[span], centred, room[: len(centred)]))
             total += weights.dot(g[span])
         sums[sample] = total.reshape(count, channels).sum(axis=0)
         products[sample] = product.reshape(count, channels).sum(axis=0) * np.repeat(r, per_group)
@@ -183,7 +185,7 @@ def group_norm_pixels_backward(dy: Any, x: Any, mean: Any, rstd: Any, weight: An
             centred = out[span]
             centred *= slope
             centred += shift
-            np.subtract(g[span] * factor, centred, centred)
+            np.subtract(np.multiply(g[span], factor, room[: len(centred)]), centred, centred)
 
     _over_samples(work, samples, pixels * channels)
     return products.sum(axis=0), sums.sum(axis=0)

@@ -10,8 +10,8 @@
 // -inf at position taps_d * taps_h * taps_w. Limits: axes shorter than 2^31. Nothing in place; no atomics.
 //
 // architectures: 75 80 86 89 90 100 120
-// compile: FORWARD POSITION=uchar|int DTYPE,VECTOR=float,1|half,1|bfloat16,1|float,4|half,8|bfloat16,8 -> 96 registers, 0 spills
-// compile: BACKWARD POSITION=uchar|int DTYPE,VECTOR=float,1|half,1|bfloat16,1|float,4|half,8|bfloat16,8 -> 96 registers, 0 spills
+// compile: FORWARD POSITION=uchar|int DTYPE,VECTOR=float,1|half,1|bfloat16,1|float,4|half,8|bfloat16,8 -> 64 registers, 0 spills
+// compile: BACKWARD POSITION=uchar|int DTYPE,VECTOR=float,1|half,1|bfloat16,1|float,4|half,8|bfloat16,8 -> 64 registers, 0 spills
 #include "cuda_compat.cuh"
 
 using T = DTYPE;  // not a macro: -DT=… breaks NVRTC's own header
@@ -43,7 +43,7 @@ struct Place {
 
 #ifdef FORWARD
 
-extern "C" __global__ void __launch_bounds__(kBlock)
+extern "C" __global__ void __launch_bounds__(kBlock, 8)
 max_pool_forward(const T* x, const int* table_d, const int* table_h, const int* table_w, T* y, Position* positions,
                  long long images, long long channels, int length_d, int length_h, int length_w, int out_d, int out_h,
                  int out_w, int taps_d, int taps_h, int taps_w) {
@@ -86,7 +86,7 @@ max_pool_forward(const T* x, const int* table_d, const int* table_h, const int* 
 
 #ifdef BACKWARD
 
-extern "C" __global__ void __launch_bounds__(kBlock)
+extern "C" __global__ void __launch_bounds__(kBlock, 8)
 max_pool_backward(const T* dy, const Position* positions, const int* table_d, const int* table_h, const int* table_w, T* dx,
                   long long images, long long channels, int length_d, int length_h, int length_w, int out_d, int out_h,
                   int out_w, int uses_d, int uses_h, int uses_w, int taps_h, int taps_w) {

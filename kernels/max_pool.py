@@ -88,8 +88,7 @@ def max_pool_backward(dy: Array, positions: Array, shape: tuple[int, ...], axes:
     if not backend.runs_cuda:
         wide = dy.astype(np.float32) if dy.dtype.itemsize == 2 else dy
         out = dx if wide is dy else empty_images(backend, shape, wide.dtype, device, last)
-        images = (as_images(a, last) for a in (wide, positions))
-        max_pool_numpy.backward(*images, axes, as_images(out, last))
+        max_pool_numpy.backward(as_images(wide, last), as_images(positions, last), axes, as_images(out, last))
         return out.astype(dy.dtype, copy=False)
     axes = three(axes)
     tables = (_table(backend, device, axis, True) for axis in axes)
@@ -138,7 +137,8 @@ def _every_tap(xp: Any, axes: Sequence[Axis]) -> Any:
     """(position, index array for each axis, which outputs have this input) of each input of a window, row-major."""
     tables = [taps(axis).index for axis in axes]
     for position in range(window_size(axes)):
-        rest, indices, valid = position, [], np.ones((), bool)
+        indices: list[Any] = []
+        rest, valid = position, np.ones((), bool)
         for number in range(len(axes) - 1, -1, -1):
             rest, k = divmod(rest, tables[number].shape[1])
             column = tables[number][:, k].reshape(-1, *(1,) * (len(axes) - 1 - number))
@@ -198,7 +198,7 @@ def _plan(
         depth += [taps(axis).most for axis in axes[1:]]
     results = images * channels * math.prod(axis.length if backward else axis.out for axis in axes)
     sizes = [*(axis.length for axis in axes), *(axis.out for axis in axes), *depth]
-    scalars = (np.int64(images), np.int64(channels), *(np.int32(size) for size in sizes))
+    scalars: tuple[Any, ...] = (np.int64(images), np.int64(channels), *(np.int32(size) for size in sizes))
     position = "uchar" if position_dtype.itemsize == 1 else "int"
     section = "BACKWARD" if backward else "FORWARD"
     defines = (section, f"POSITION={position}", f"DTYPE={c_type(dtype)}", f"VECTOR={vector}")

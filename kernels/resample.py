@@ -137,7 +137,8 @@ def _plan(
     lengths, outs = [axis.length for axis in axes], [axis.out for axis in axes]
     if back:
         lengths, outs = outs, lengths
-    scalars = (np.int64(images), np.int64(channels), *(np.int32(size) for size in (*lengths, *outs, *depth)))
+    sizes = [np.int32(size) for size in (*lengths, *outs, *depth)]
+    scalars: tuple[Any, ...] = (np.int64(images), np.int64(channels), *sizes)
     defines = (f"LANES={lanes}", f"DTYPE={c_type(dtype)}", f"VECTOR={vector}")
     results = images * channels * math.prod(outs) // vector
     return Plan("resample", defines, blocks("resample", results, _BLOCK // lanes), _BLOCK, scalars, because)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .image_axes import Axis, steps, taps, transposed
 from .max_pool_numpy import over_images
+from .scratch import Scratch
 
 _LONGEST = 512  # of an axis, for a product with a matrix: it multiplies every input with every output
 _MANY = 8  # inputs of a window from which on its sum is such a product
@@ -35,7 +36,7 @@ def _run(x: Any, y: Any, axes: Sequence[Axis], back: bool) -> None:
     if y.size > x.size:
         left.reverse()  # what grows, grows last along the rows that are copied whole
 
-    def work(start: int, stop: int) -> None:
+    def work(start: int, stop: int, room: Scratch) -> None:
         value, divided = x[start:stop], None
         for i in left:
             axis, number = axes[i], i + 1
@@ -44,7 +45,7 @@ def _run(x: Any, y: Any, axes: Sequence[Axis], back: bool) -> None:
                 value = value * _column(1.0 / divisor, value.ndim, number, value.dtype)
             shape = list(value.shape)
             shape[number] = axis.length if back else axis.out
-            out = y[start:stop] if i == left[-1] else np.empty(shape, value.dtype)
+            out = y[start:stop] if i == left[-1] else room(f"axis {i}", tuple(shape), value.dtype)
             _along(value, axis, number, out, back)
             value = out
             if not back and divisor is not None:

@@ -30,9 +30,8 @@ def rotary_table(dim: int, length: int, theta: float = 10000.0, frequencies: Seq
         theta: the base of the frequencies.
         frequencies: of each pair, in radians a position, ``dim / 2`` numbers; they take the place of ``theta``.
     """
-    if frequencies is None:
-        frequencies = np.power(float(theta), -np.arange(0, dim, 2) / dim)
-    angles = np.arange(length)[:, None] * np.asarray(frequencies, np.float64)
+    given: Any = np.power(float(theta), -np.arange(0, dim, 2) / dim) if frequencies is None else frequencies
+    angles = np.arange(length)[:, None] * np.asarray(given, np.float64)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
@@ -71,7 +70,7 @@ def rotary(
     length = x.shape[-2]
     rows = x.size // x.shape[-1]
     rows_each = rows if positions is None or positions.ndim == 1 else rows // positions.shape[0]
-    scalars = (
+    scalars: tuple[np.generic, ...] = (
         np.int64(rows), np.int64(length), np.int64(rows_each), np.int32(x.shape[-1]), np.int32(table.shape[1]),
         np.int64(table.shape[0]), np.int64(offset), np.float32(-1.0 if inverse else 1.0), *plan.scalars,
         fault_kind(_OUTSIDE),

@@ -7,7 +7,8 @@
 //   REGISTERS  rows x cols, contiguous. THREADS lanes hold a row in registers: one read, one write.
 //              Holds cols / VECTOR <= THREADS * PACKS; THREADS >= 2 * VECTOR where VECTOR > 1.
 //   STREAMED   rows x cols, contiguous. A block of THREADS walks along its row twice (a running maximum and sum, then the
-//              result), PACKS packs to a step. Any cols.
+//              result), PACKS packs to a step. Any cols. CACHED=1 keeps the row's packs in dynamic shared memory, 16 bytes
+//              each (backward: those of y, then those of dy), so that it is read once all the same.
 //   STRIDED    outer x cols x inner, contiguous, softmax over the middle. WIDTH lanes beside each other in inner, DEPTH
 //              threads along cols, each thread with VECTOR neighbours in inner. Any cols; two reads, one write.
 // Limits: 1 <= cols <= 2^30. VECTOR > 1 (16 bytes) needs for contiguous rows that all arrays agree in their address modulo
@@ -22,9 +23,9 @@
 // compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=8,2|8,4|16,4|32,4|128,4|256,4|512,4 -> 64 registers, 0 spills
 // compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=32,8|512,8 -> 96 registers, 0 spills
 // compile: REGISTERS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=16,1|16,2|16,4|32,4|128,2|128,4|256,4|512,4 -> 104 registers, 0 spills
-// compile: STREAMED DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 -> 40 registers, 0 spills
-// compile: STREAMED DTYPE=float VECTOR=4 THREADS,PACKS=512,4 -> 64 registers, 0 spills
-// compile: STREAMED DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=512,2 -> 72 registers, 0 spills
+// compile: STREAMED DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 CACHED=0 -> 40 registers, 0 spills
+// compile: STREAMED DTYPE=float VECTOR=4 THREADS,PACKS=512,4 CACHED=0|1 -> 72 registers, 0 spills
+// compile: STREAMED DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=512,2 CACHED=0|1 -> 72 registers, 0 spills
 // compile: STRIDED DTYPE=float|half|bfloat16 VECTOR=1 WIDTH,DEPTH,PACKS=128,1,4|32,8,4 -> 64 registers, 0 spills
 // compile: STRIDED DTYPE=float VECTOR=4 WIDTH,DEPTH,PACKS=128,1,2|32,8,2 -> 72 registers, 0 spills
 // compile: STRIDED DTYPE=half|bfloat16 VECTOR=8 WIDTH,DEPTH,PACKS=128,1,2|32,8,2 -> 72 registers, 0 spills
@@ -172,6 +173,31 @@ log_softmax_backward_registers(const T* dy, const T* y, T* dx, long long rows, i
 
 constexpr int kStep = THREADS * PACKS;  // packs that the block takes at a time
 
+#if CACHED
+// A thread reads from the cache only what it wrote itself, so nothing has to be waited for.
+__device__ inline VectorPack* cache() {
+  DYN_SHARED(memory);
+  return reinterpret_cast<VectorPack*>(memory);
+}
+
+__device__ inline void keep_packs(const Row& row, int first, int before, const Packs& packs) {
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k)
+    if (row.has(first + k * THREADS)) cache()[before + first + k * THREADS] = packs[k];
+}
+#endif
+
+// The packs of x again: from the cache, where those of this array stand after `before` others, or from memory.
+__device__ inline void load_again(const T* x, const Row& row, int first, int before, Packs& packs) {
+#if CACHED
+#pragma unroll
+  for (int k = 0; k < PACKS; ++k)
+    packs[k] = row.has(first + k * THREADS) ? cache()[before + first + k * THREADS] : VectorPack{};
+#else
+  load_packs(x, row, first, packs);
+#endif
+}
+
 template <bool kLog>
 __device__ inline void forward_streamed(const T* x, T* y, long long rows, int cols) {
   const Row row(x, rows, cols);
@@ -183,6 +209,9 @@ __device__ inline void forward_streamed(const T* x, T* y, long long rows, int co
   running.add({single});
   for (int first = row.lane; first < row.packs; first += kStep) {
     load_packs(x, row, first, packs);
+#if CACHED
+    keep_packs(row, first, 0, packs);
+#endif
     to_values(packs, row, first, -INFINITY, v);
     running.add(v);
   }
@@ -190,7 +219,7 @@ __device__ inline void forward_streamed(const T* x, T* y, long long rows, int co
   const float statistic = finished<kLog>(row_sum(running.sum * exponential(running.largest - largest)));
 
   for (int first = row.lane; first < row.packs; first += kStep) {
-    load_packs(x, row, first, packs);
+    load_again(x, row, first, 0, packs);
     to_values(packs, row, first, 0.f, v);
 #pragma unroll
     for (float& value : v) value = result<kLog>(value - largest, statistic);
@@ -210,13 +239,17 @@ __device__ inline void backward_streamed(const T* dy, const T* y, T* dx, long lo
   for (int first = row.lane; first < row.packs; first += kStep) {
     load_packs(dy, row, first, dys);
     load_packs(y, row, first, ys);
+#if CACHED
+    keep_packs(row, first, 0, ys);
+    keep_packs(row, first, row.packs, dys);
+#endif
     dot += dot_packs<kLog>(ys, dys);
   }
   dot = row_sum(dot);
 
   for (int first = row.lane; first < row.packs; first += kStep) {
-    load_packs(dy, row, first, dys);
-    load_packs(y, row, first, ys);
+    load_again(dy, row, first, row.packs, dys);
+    load_again(y, row, first, 0, ys);
     store_gradient<kLog>(dx, ys, dys, dot, row, first);
   }
   if (row.has_single()) store(dx + row.single_at(), gradient<kLog>(single_y, single_dy, dot));

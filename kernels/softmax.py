@@ -207,6 +207,7 @@ _IN_REGISTERS = {
     8: ((16, 16, 1), (32, 16, 2), (64, 16, 4), (128, 32, 4), (256, 128, 2), *_BLOCKS),
 }
 _STREAMED = {1: (512, 4), 4: (512, 4), 8: (512, 2)}  # THREADS, PACKS
+_CACHE = 112 << 10  # bytes of shared memory for a row, so that two blocks fit a multiprocessor of sm_90
 _SMALLEST_BLOCK = 128  # threads; kBlock in softmax.cu
 _FEW_COLUMNS = 16  # elements along a strided axis that one thread walks alone
 _ENOUGH_TILES = 1 << 13  # 16-byte columns that keep a device busy; with fewer, each thread takes one column
@@ -263,16 +264,29 @@ def _why_no_kernel(backend: Backend, x: Array) -> str:
 
 
 def _select_forward(function: str, x: Array, y: Array, axis: int) -> Plan:
-    return _select(f"{function}_forward", x.dtype, x.shape, axis, same_alignment(x, y), aligned(x, y))
+    agree, shared = same_alignment(x, y), _shared_memory(x)
+    return _select(f"{function}_forward", x.dtype, x.shape, axis, agree, aligned(x, y), shared)
 
 
 def _select_backward(function: str, dy: Array, y: Array, dx: Array, axis: int) -> Plan:
-    return _select(f"{function}_backward", y.dtype, y.shape, axis, same_alignment(dy, y, dx), aligned(dy, y, dx))
+    agree, shared = same_alignment(dy, y, dx), _shared_memory(y)
+    return _select(f"{function}_backward", y.dtype, y.shape, axis, agree, aligned(dy, y, dx), shared)
+
+
+def _shared_memory(x: Array) -> int:
+    backend = backend_of(x)
+    return backend.shared_memory(backend.device_of(x))
 
 
 @lru_cache(maxsize=4096)
 def _select(
-    function: str, dtype: np.dtype, shape: tuple[int, ...], axis: int, boundaries_agree: bool, all_aligned: bool
+    function: str,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    axis: int,
+    boundaries_agree: bool,
+    all_aligned: bool,
+    shared: int,
 ) -> Plan:
     """The kernel for C-contiguous arrays of one shape; a function of plain values, so that it is remembered."""
     ctype = c_type(dtype)
@@ -283,11 +297,13 @@ def _select(
         return definition_plan(f"axis {axis} has {cols} elements, the kernels index at most {_LONGEST}")
     widest = WIDEST_ACCESS // dtype.itemsize
     if inner == 1:
-        return _select_rows(function, ctype, outer, cols, widest, boundaries_agree)
+        return _select_rows(function, ctype, outer, cols, widest, boundaries_agree, shared)
     return _select_strided(function, ctype, outer, cols, inner, widest, all_aligned)
 
 
-def _select_rows(function: str, ctype: str, rows: int, cols: int, widest: int, boundaries_agree: bool) -> Plan:
+def _select_rows(
+    function: str, ctype: str, rows: int, cols: int, widest: int, boundaries_agree: bool, shared: int
+) -> Plan:
     scalars = (np.int64(rows), np.int32(cols))
     vector = widest if boundaries_agree and cols > _NARROW[-1][0] else 1
     single = ""
@@ -302,9 +318,13 @@ def _select_rows(function: str, ctype: str, rows: int, cols: int, widest: int, b
             return Plan(kernel, defines, blocks(kernel, rows, per_block), threads * per_block, scalars, because)
     kernel = f"{function}_streamed"
     threads, each = _STREAMED[vector]
+    nbytes = cols // vector * WIDEST_ACCESS * (2 if function.endswith("backward") else 1)
+    cached = vector > 1 and nbytes <= min(_CACHE, shared)
     defines = ("STREAMED", f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={threads}", f"PACKS={each}")
-    because = f"a row of {cols} does not fit the registers of a block and is read twice{single}"
-    return Plan(kernel, defines, blocks(kernel, rows, 1), threads, scalars, because)
+    how = "is kept in shared memory, one read and one write" if cached else "is read twice"
+    because = f"a row of {cols} does not fit the registers of a block and {how}{single}"
+    plan = Plan(kernel, (*defines, f"CACHED={int(cached)}"), blocks(kernel, rows, 1), threads, scalars, because)
+    return plan._replace(shared=nbytes) if cached else plan
 
 
 _DISAGREE = "the arrays' addresses differ modulo 16"

@@ -68,6 +68,9 @@ def transforms(size: int) -> tuple[Any, Any, Any]:
     return at, gg, bt
 
 
+Block = tuple[int, int, int, int]
+
+
 class _Blocks:
     """How images are cut: tiles of results in each direction, and blocks of them that are worked on at a time."""
 
@@ -82,13 +85,13 @@ class _Blocks:
         self.blocks = list(in_blocks(samples, self.rows, self.cols * in_tile, limit))
         self.most = max((end - first) * (stop - row) for first, end, row, stop in self.blocks) * self.cols  # tiles
 
-    def tiles(self, block: tuple[int, int, int, int]) -> tuple[int, int, int]:
+    def tiles(self, block: Block) -> tuple[int, int, int]:
         """Samples, rows and columns of tiles in a block."""
         first, end, row, stop = block
         return end - first, stop - row, self.cols
 
 
-def _values(x: Any, block: tuple[int, int, int, int], tiles: tuple[int, int, int], made: int, before: Any) -> Any:
+def _values(x: Any, block: Block, tiles: tuple[int, int, int], made: int, before: Any) -> Any:
     """The padded values that the tiles of a block see, ``(n, rows, cols, C)``, channels beside each other."""
     first, end, row, _ = block
     overlap = SIDE - made
@@ -161,6 +164,27 @@ def winograd(backend: NumpyBackend, x: Any, weight: Any, bias: Any, before: Any,
     parallel(work, len(cut.blocks))
 
 
+def _transformed_gradient(
+    target: Any, block: Block, tiles: tuple[int, int, int], made: int, at: Any, one: Any, other: Any
+) -> Any:
+    """``A dY A^T`` of a block, ``(36, tiles, F)``, in ``other``; ``one`` is used on the way."""
+    first, end, row, last = block
+    count, filters = tiles[0] * tiles[1] * tiles[2], target.shape[3]
+    given = target[first:end, row * made : last * made]
+    if given.shape[1:3] != (tiles[1] * made, tiles[2] * made) or not given.flags.c_contiguous:
+        whole = other[: count * made * made * filters].reshape(tiles[0], tiles[1] * made, tiles[2] * made, filters)
+        if given.shape != whole.shape:
+            whole[...] = 0
+        turn(given, whole[:, : given.shape[1], : given.shape[2]])
+        given = whole
+    o = one[: made * made * count * filters].reshape(made, made, *tiles, filters)
+    given = given.reshape(tiles[0], tiles[1], made, tiles[2], made, filters)
+    np.copyto(o, given.transpose(2, 4, 0, 1, 3, 5))
+    m = other[: SIDE * SIDE * count * filters].reshape(SIDE * SIDE, -1)
+    np.matmul(at.T, o.reshape(made * made, -1), out=m)
+    return m.reshape(SIDE * SIDE, count, filters)
+
+
 def winograd_weight(
     backend: NumpyBackend, dy: Any, x: Any, size: int, before: Any, dweight: Any, workspace: int
 ) -> None:
@@ -190,22 +214,8 @@ def winograd_weight(
             d, v = (a[: SIDE * SIDE * count * channels].reshape(SIDE * SIDE, -1) for a in (one, other))
             np.copyto(d.reshape(SIDE, SIDE, *tiles, channels), _seen(wide, tiles, made))
             np.matmul(bt, d, out=v)
-            o = one[: made * made * count * filters].reshape(made, made, *tiles, filters)
-            first, end, row, last = block
-            given = target[first:end, row * made : last * made]
-            if given.shape[1:3] != (tiles[1] * made, tiles[2] * made) or not given.flags.c_contiguous:
-                whole = third[: count * made * made * filters].reshape(
-                    tiles[0], tiles[1] * made, tiles[2] * made, filters
-                )
-                if given.shape != whole.shape:
-                    whole[...] = 0
-                turn(given, whole[:, : given.shape[1], : given.shape[2]])
-                given = whole
-            given = given.reshape(tiles[0], tiles[1], made, tiles[2], made, filters)
-            np.copyto(o, given.transpose(2, 4, 0, 1, 3, 5))
-            m = third[: SIDE * SIDE * count * filters].reshape(SIDE * SIDE, -1)
-            np.matmul(at.T, o.reshape(made * made, -1), out=m)
-            v, m = v.reshape(SIDE * SIDE, count, channels), m.reshape(SIDE * SIDE, count, filters)
+            m = _transformed_gradient(target, block, tiles, made, at, one, third)
+            v = v.reshape(SIDE * SIDE, count, channels)
             for p in range(0, SIDE * SIDE, few):
                 now = slice(p, p + few)
                 if i == bounds[part]:
@@ -225,3 +235,57 @@ def winograd_weight(
         total += other
     dw = backend.gemm(gg.T, total.reshape(SIDE * SIDE, -1)).reshape(size, size, channels, filters)
     dweight[...] = dw.transpose(3, 2, 0, 1)
+
+
+def winograd_data(
+    backend: NumpyBackend, dy: Any, weight: Any, before: tuple[int, int], dx: Any, workspace: int
+) -> bool:
+    """The gradient of the data of :func:`winograd`, by its steps backwards, into ``dx``.
+
+    ``dM = A dY A^T``, ``dV = dM U^T``, and ``B dV B^T`` is added up where tiles overlap. With many filters for few
+    channels that is cheaper than the convolution with the turned weight: the larger transform is that of the channels.
+    A block has to be whole samples; returns False, with nothing done, where they are too large.
+    """
+    filters, channels, size = weight.shape[:3]
+    at, gg, bt = transforms(size)
+    most = max(channels, filters)
+    cut = _Blocks(dy.shape, size, most, workspace)
+    if any(block[2:] != (0, cut.rows) for block in cut.blocks):
+        return False
+    made, overlap = cut.made, size - 1
+    kernel = np.ascontiguousarray(weight.transpose(2, 3, 0, 1)).reshape(size * size, -1)
+    u = backend.gemm(gg, kernel).reshape(SIDE * SIDE, filters, channels)  # (36, F, C)
+    target, into = pixels(dy), pixels(dx)
+    rows, cols = (slice(b, b + n) for b, n in zip(before, dx.shape[2:], strict=True))
+
+    def work(start: int, stop: int) -> None:
+        one, other = (backend.empty((SIDE * SIDE * cut.most * most,), dy.dtype) for _ in range(2))
+        for block in cut.blocks[start:stop]:
+            tiles = cut.tiles(block)
+            count = tiles[0] * tiles[1] * tiles[2]
+            m = _transformed_gradient(target, block, tiles, made, at, one, other)
+            v, d = (a[: SIDE * SIDE * count * channels].reshape(SIDE * SIDE, -1) for a in (one, other))
+            np.matmul(m, u, out=v.reshape(SIDE * SIDE, count, channels))
+            np.matmul(bt.T, v, out=d)
+            wide = np.empty((tiles[0], tiles[1] * made + overlap, tiles[2] * made + overlap, channels), dy.dtype)
+            _overlap(d.reshape(SIDE, SIDE, *tiles, channels), wide, made)
+            turn_back(wide[:, rows, cols], into[block[0] : block[1]])
+
+    parallel(work, len(cut.blocks))
+    return True
+
+
+def _overlap(d: Any, wide: Any, made: int) -> None:
+    """Write the sum of tiles ``(6, 6, n, rows, cols, C)`` that overlap into ``wide``, ``(n, height, width, C)``."""
+    tiles = d.shape[2:5]
+    wide[:, tiles[1] * made :] = 0
+    wide[:, :, tiles[2] * made :] = 0
+    n, h, w, c = wide.strides
+    for a in range(0, SIDE, made):
+        for b in range(0, SIDE, made):
+            part = d[a : a + made, b : b + made].transpose(2, 3, 0, 4, 1, 5)  # (n, rows, <= m, cols, <= m, C)
+            place = as_strided(wide[:, a:, b:], part.shape, (n, h * made, h, w * made, w, c))
+            if a == b == 0:
+                np.copyto(place, part)
+            else:
+                np.add(place, part, place)

@@ -137,7 +137,7 @@ class AvgPool1d(Pooling):
         kernel_size, stride, padding, ceil_mode, count_include_pad: as in :func:`avg_pool1d`.
     """
 
-    _shown = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+    _shown: tuple[str, ...] = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
 
     def __init__(
         self,

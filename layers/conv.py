@@ -7,13 +7,13 @@ from typing import Any
 
 from .. import kernels
 from ..autograd import Parameter, Tensor, op
-from ..autograd.indexing import take
 from ..autograd.tape import require_arrays
-from ..backend import Array, Generator, as_generator, backend_of
+from ..backend import Array, Generator, as_generator
 from ..kernels.windows import per_axis, windows
 from . import init
 from .lengths import length
 from .module import Module
+from .padding import pad
 
 
 @op
@@ -116,32 +116,6 @@ def conv3d(
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-def extended(x: Any, pairs: list[tuple[int, int]], mode: str) -> Any:
-    """``x`` with the spatial axes continued at both ends: mirrored, by the last value, or from the other end."""
-    for axis, (before, after) in enumerate(pairs, start=2):
-        size = x.shape[axis]
-        most = {"reflect": size - 1, "circular": size}.get(mode, max(before, after) if size else 0)
-        if before > most or after > most:
-            raise ValueError(
-                f"padding_mode={mode!r}: at most {most} values can be added to an axis of {size}, "
-                f"got padding {(before, after)}"
-            )
-        if before or after:
-            found = [_source(i, size, mode) for i in range(-before, size + after)]
-            data = x.data if isinstance(x, Tensor) else x
-            x = take(x, backend_of(data).asarray(backend_of(data).xp.asarray(found), data), axis)
-    return x
-
-
-def _source(i: int, size: int, mode: str) -> int:
-    """Which value stands at place ``i`` of a continued axis."""
-    if mode == "circular":
-        return i % size
-    if mode == "replicate":
-        return min(max(i, 0), size - 1)
-    return size - 1 - abs(size - 1 - abs(i))
-
-
 class ConvBase(Module):
     """What the convolution layers share: the parameters and what is printed."""
 
@@ -233,10 +207,8 @@ class _Conv(ConvBase):
         self._check(x)
         padding: Any = self.padding
         if self.padding_mode != "zeros":
-            alone = x.ndim == self.axes + 1
-            pairs = list(zip(self._windows.before, self._windows.after, strict=True))
-            x = extended(x[None] if alone else x, pairs, self.padding_mode)
-            x, padding = x[0] if alone else x, 0
+            pairs = zip(reversed(self._windows.before), reversed(self._windows.after), strict=True)
+            x, padding = pad(x, [n for pair in pairs for n in pair], self.padding_mode), 0
         name, axes = f"conv{self.axes}d", self.axes
         return _conv_axes(name, axes, x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 

@@ -63,7 +63,7 @@ def cross_entropy(
         if labels.dtype.kind not in "iu":
             raise TypeError(f"cross_entropy: labels must be integers, got {labels.dtype}")
     rows, owned = _rows(backend.xp, logits)
-    targets = labels.reshape(-1) if of_labels else _rows(backend.xp, labels)[0]
+    targets = labels if labels.ndim == 1 else labels.reshape(-1) if of_labels else _rows(backend.xp, labels)[0]
     options = {
         "ignore_index": ignore_index,
         "reduction": reduction,
@@ -75,7 +75,8 @@ def cross_entropy(
     # Formed beside the losses where the real dy can be multiplied in later: in float16 it might underflow before that.
     formed: list[Array] = []
     dlogits = None
-    if is_recording() and logits.dtype != "float16" and not (each and backend.runs_cuda):
+    dtype = logits.dtype
+    if is_recording() and not (each and backend.runs_cuda) and (dtype.itemsize > 2 or dtype.name != "float16"):
         dlogits = rows if owned else backend.empty(rows.shape, rows.dtype, backend.device_of(rows))
         formed.append(dlogits)
     y = kernels.cross_entropy(rows, targets, weight, **options, dlogits=dlogits)
@@ -104,13 +105,15 @@ def cross_entropy(
         with quiet(backend):
             return narrowed(backend, widened(log_p) * slope, labels.dtype)
 
-    y = narrowed(backend, y.reshape(shape[0], *shape[2:]) if each else y, logits.dtype)
+    y = narrowed(backend, y.reshape(shape[0], *shape[2:]) if each else y, dtype)
     return y, (to_logits,) if of_labels else (to_logits, to_probabilities)
 
 
 def _rows(xp: Any, x: Array) -> tuple[Array, bool]:
     """``(N, C, d1, …)`` as rows ``(N d1 …, C)``, C-contiguous, and whether they are a copy."""
-    moved = x if x.ndim == 2 else xp.moveaxis(x, 1, -1)
+    if x.ndim == 2 and x.flags.c_contiguous:
+        return x, False
+    moved = xp.moveaxis(x, 1, -1)
     copied = not moved.flags.c_contiguous
     return (xp.ascontiguousarray(moved) if copied else moved).reshape(math.prod(moved.shape[:-1]), x.shape[1]), copied
 

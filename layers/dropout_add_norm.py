@@ -40,9 +40,9 @@ def dropout_add_layer_norm(
     Returns:
         ``(y, total)``, both of the shape and dtype of ``x``.
     """
-    p, place = _place("dropout_add_layer_norm", x, residual, p, training, rng)
+    dropout = _dropout("dropout_add_layer_norm", x, residual, p, training, rng)
     shape = as_shape("dropout_add_layer_norm", normalized_shape)
-    return _layer_norm(x, residual, weight, bias, shape, eps, p, place)
+    return _layer_norm(x, residual, weight, bias, shape, eps, dropout)
 
 
 def dropout_add_rms_norm(
@@ -63,23 +63,19 @@ def dropout_add_rms_norm(
     Returns:
         ``(y, total)``, both of the shape and dtype of ``x``.
     """
-    p, place = _place("dropout_add_rms_norm", x, residual, p, training, rng)
+    dropout = _dropout("dropout_add_rms_norm", x, residual, p, training, rng)
     shape = as_shape("dropout_add_rms_norm", normalized_shape)
-    return _rms_norm(x, residual, weight, shape, eps, p, place)
+    return _rms_norm(x, residual, weight, shape, eps, dropout)
 
 
-def _place(
-    name: str, x: Any, residual: Any, p: float, training: bool, rng: Generator | None
-) -> tuple[float, tuple[int, int]]:
-    """The probability that counts, and where its words begin; the stream moves on only where something is drawn."""
+def _dropout(name: str, x: Any, residual: Any, p: float, training: bool, rng: Generator | None) -> Any:
+    """What is dropped, or None; the stream moves on only where something is."""
     require_arrays(name, x=x, residual=residual)
     p = check_dropping(name, x, p)
     rng = as_generator(name, rng)
     if tuple(residual.shape) != tuple(x.shape):
         raise ValueError(f"{name}: residual must have the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}")
-    if not training or p == 0:
-        return 0.0, (0, 0)
-    return p, rng.reserve(x.size)
+    return kernels.Dropout(p, *rng.reserve(x.size)) if training and p > 0 else None
 
 
 @op
@@ -90,18 +86,18 @@ def _layer_norm(
     bias: Array | None,
     shape: tuple[int, ...],
     eps: float,
-    p: float,
-    place: tuple[int, int],
+    dropout: Any,
 ) -> Any:
     check_affine("dropout_add_layer_norm", x, shape, weight=weight, bias=bias)
     before, cols = x.shape, math.prod(shape)
     rows = (*before[: x.ndim - len(shape)], cols)
     w, b = (None if a is None else a.reshape(cols) for a in (weight, bias))
-    y, total, mean, rstd = kernels.dropout_add_layer_norm(x.reshape(rows), residual.reshape(rows), w, b, eps, p, place)
+    y, total, mean, rstd = kernels.dropout_add_layer_norm(x.reshape(rows), residual.reshape(rows), w, b, eps, dropout)
 
     def backward(dy: Array | None, dtotal: Array | None) -> Any:
+        dy, dtotal = _gradients(dy, dtotal, total)
         dx, dresidual, dweight, dbias = kernels.dropout_add_layer_norm_backward(
-            *_gradients(dy, dtotal, total, mean, rstd, w), p=p, place=place
+            dy, total, mean, rstd, w, dtotal, dropout
         )
         return (
             dx.reshape(before),
@@ -120,25 +116,23 @@ def _rms_norm(
     weight: Array | None,
     shape: tuple[int, ...],
     eps: float | None,
-    p: float,
-    place: tuple[int, int],
+    dropout: Any,
 ) -> Any:
     check_affine("dropout_add_rms_norm", x, shape, weight=weight)
     before, cols = x.shape, math.prod(shape)
     rows = (*before[: x.ndim - len(shape)], cols)
     w = None if weight is None else weight.reshape(cols)
-    y, total, rstd = kernels.dropout_add_rms_norm(x.reshape(rows), residual.reshape(rows), w, eps, p, place)
+    y, total, rstd = kernels.dropout_add_rms_norm(x.reshape(rows), residual.reshape(rows), w, eps, dropout)
 
     def backward(dy: Array | None, dtotal: Array | None) -> Any:
-        dx, dresidual, dweight = kernels.dropout_add_rms_norm_backward(
-            *_gradients(dy, dtotal, total, rstd, w), p=p, place=place
-        )
+        dy, dtotal = _gradients(dy, dtotal, total)
+        dx, dresidual, dweight = kernels.dropout_add_rms_norm_backward(dy, total, rstd, w, dtotal, dropout)
         return dx.reshape(before), dresidual.reshape(before), None if weight is None else dweight.reshape(shape)
 
     return (y.reshape(before), total.reshape(before)), backward
 
 
-def _gradients(dy: Array | None, dtotal: Array | None, total: Array, *others: Array | None) -> tuple[Array | None, ...]:
-    """The arrays of a backward pass, of which one gradient may be missing."""
+def _gradients(dy: Array | None, dtotal: Array | None, total: Array) -> tuple[Array, Array | None]:
+    """Both gradients in the shape of ``total``; that of the norm is 0 where none has arrived."""
     dy = backend_of(total).xp.zeros_like(total) if dy is None else dy.reshape(total.shape)
-    return dy, total, *others, None if dtotal is None else dtotal.reshape(total.shape)
+    return dy, None if dtotal is None else dtotal.reshape(total.shape)

@@ -56,7 +56,7 @@ def run_linear(linear: Any, x: Any, *, activation: Any = None, dropout: Any = No
         residual: a tensor of the shape of the result, or None.
     """
     form = None if activation is None else form_of(activation)
-    parts = [(linear, Linear)] if dropout is None else [(linear, Linear), (dropout, Dropout)]
+    parts: list[tuple[Any, type]] = [(linear, Linear)] if dropout is None else [(linear, Linear), (dropout, Dropout)]
     together = all(type(module) is kind and is_plain(module) for module, kind in parts)
     if together and can_fuse(x) and (activation is None or form is not None):
         return linear.run_with(x, form, dropout, residual)

@@ -17,12 +17,13 @@ from .module import Module
 @op
 def relu(x: Array) -> Any:
     """``max(x, 0)``, elementwise. The derivative at 0 is 0, as frameworks have it; lecture notes often write 1."""
-    if has_activation_kernel(x):
+    backend = backend_of(x)
+    if backend.runs_cuda and has_activation_kernel(x):
         return by_kernel(x, _FORM)
     if x.size > CHUNK and is_floating(x.dtype):
         (y,) = elementwise(_relu, x)
         return y, lambda dy: elementwise(_relu_backward, dy, y, quiet=False)
-    y = backend_of(x).xp.maximum(x, 0)
+    y = backend.xp.maximum(x, 0)
     return y, lambda dy: (dy * (y > 0),)
 
 

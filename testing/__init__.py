@@ -10,11 +10,13 @@ from .array import SimulatorArray
 from .backend import SimulatorBackend, simulator
 from .compare import assert_close
 from .errors import KernelError
+from .memory import MemoryWatch
 from .module import RawModule, run_kernel
 from .tensor_map import make_tensor_map
 
 __all__ = [
     "KernelError",
+    "MemoryWatch",
     "RawModule",
     "SimulatorArray",
     "SimulatorBackend",

@@ -33,6 +33,7 @@ _NO_CONVERSION = (
 )
 
 
+watch: Any = None  # a MemoryWatch, where one is entered
 _LONGEST_LOG = 20_000
 
 
@@ -121,6 +122,8 @@ class SimulatorArray:
         if values.dtype.kind not in "biufcV" or values.dtype.char == "g":
             raise ValueError(f"Unsupported dtype {values.dtype}")  # as CuPy says it
         self._values = values
+        if watch is not None:
+            watch.saw(values)
 
     # -- attributes ----------------------------------------------------------------------------------------------
     @property
@@ -196,6 +199,8 @@ class SimulatorArray:
     ) -> np.ndarray:
         """The values in host memory; waits for them."""
         activity.synchronizations += 1
+        if watch is not None:
+            watch.to_host += self._values.nbytes
         if out is None:
             return self._values.copy(order)  # type: ignore[arg-type]
         out[...] = self._values

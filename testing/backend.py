@@ -19,6 +19,7 @@ from ..backend import (
     register_backend,
     unregister_backend,
 )
+from . import array as device_arrays
 from .array import SimulatorArray, activity, call
 from .module import MOST_SHARED, RawModule
 from .xp import cupy_like, fill_with_garbage
@@ -113,7 +114,10 @@ class SimulatorBackend(Backend):
         return result
 
     def from_numpy(self, array: Any, device: Device = _DEVICE) -> SimulatorArray:
-        return SimulatorArray(np.array(array))
+        copied = SimulatorArray(np.array(array))
+        if device_arrays.watch is not None:
+            device_arrays.watch.from_host += copied.nbytes
+        return copied
 
     def to_numpy(self, array: SimulatorArray) -> np.ndarray:
         values = array.get()

@@ -109,6 +109,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (row.has_single()) mask.drop<2>(&single_g, row.single_at());": "the first of two is the same one",
     },
     "cross_entropy.cu": {
+        "for (int k = 0; k <= PACKS; ++k)": "one more pack, beyond the array, is not looked at",
+        "__shared__ float of_warp[33];": "one more, which is not used",
         "const float far = kForAll ? row_sum<1>(seen.all == 0.f ? seen.far : seen.far + seen.all * (largest - seen.largest)) : 1.f;": "used only with a part for all classes",  # noqa: E501
         "float single_e = 1.f;": "used only where there is a single element, which sets it",
         "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",

@@ -149,7 +149,8 @@ def run_variant(text: str, defines: tuple[str, ...], shapes: Any = None, threads
     )
     form = form_of(name)
     if shapes is None:
-        shapes = [(9, 3 * vector, 4, 4), (2, 5 * vector, 8, 1)] if bias else [(1, n, 64, 1) for n in (1, 31, 33, 1025)]
+        wide = [(9, 3 * vector, 4, 4), (3, 8 * vector, 8, 1), (40, 3 * vector, 2, 1)]  # the last: two tiles, two steps
+        shapes = wide if bias else [(1, n, 64, 1) for n in (1, 31, 33, 1025)]
     for turn, (rows, cols, width, row_blocks) in enumerate(shapes):
         rng = np.random.default_rng(cols)
         z = inputs(rng, rows * cols, dtype).reshape(rows, cols)
@@ -306,7 +307,7 @@ def test_each_way_is_one_launch() -> None:
             sim.reset()
             y = make(x)
             assert dict(sim.launches) == {"activation_forward": 1}
-            y.sum().backward()
+            y.backward(y.data)
             assert dict(sim.launches) == {"activation_forward": 1, "activation_backward": 1}
             assert sim.synchronizations == 0
 

@@ -15,11 +15,12 @@ from .convolution import Case, check
 HALF, BFLOAT = np.float16, ml_dtypes.bfloat16
 
 QUICK = {
-    "depthwise planes": Case((2, 6, 7, 6), (6, 1, 3, 3), 1, 1, 1, 6, relu=True),
+    "planes": Case((2, 6, 7, 6), (9, 2, 3, 4), 1, 1, 1, 3, relu=True),
     "depthwise, eight channels a thread": Case((2, 16, 9, 7), (16, 1, 3, 4), (2, 1), 2, (1, 2), 16, HALF, True),
     "groups of channels": Case((2, 6, 5, 4, 6), (9, 2, 2, 3, 2), (1, 2, 3), 1, 1, 3, BFLOAT, True, bias=False),
 }
 WIDE = {
+    "depthwise planes": Case((2, 6, 7, 6), (6, 1, 3, 3), 1, 1, 1, 6),
     "multiplier": Case((1, 4, 12), (12, 1, 5), 1, ((4, 0),), 1, 4, HALF),
     "multiplier, channels-last": Case((2, 33, 5, 6), (66, 1, 3, 3), 1, 1, 1, 33, np.float32, True),
     "four channels a thread": Case((2, 36, 5, 6), (36, 1, 5, 5), 1, 2, 1, 36, np.float32, True),

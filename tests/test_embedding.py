@@ -248,7 +248,7 @@ def test_launches_are_few_and_nothing_waits() -> None:
         indices = on(lamella.device("simulator"), np.arange(100) % 50)
         sim.reset()
         y = layer(indices)
-        y.sum().backward()
+        y.backward(y.data * 0 + 1)
         assert dict(sim.launches) == {
             "embedding_forward": 1, "embedding_keys": 1, "embedding_chunks": 1, "embedding_joined": 1,
         }  # fmt: skip

@@ -392,7 +392,8 @@ def test_explain_says_what_runs(device):
         "plain array definition: there is no kernel for float64, only for float32, float16 and bfloat16"
     )
     assert "x is not C-contiguous and copied first" in kernels.explain("softmax", x[:, :, ::2])
-    long = put(np.zeros((1, 40000), np.float32), device)
+    long = put(np.zeros((1, 20000), np.float32), device)
+    assert "does not fit the registers of a block and is kept in shared memory" in kernels.explain("softmax", long)
     assert "does not fit the registers of a block and is read twice" in kernels.explain("softmax_backward", long, long)
     odd = put(np.zeros(81, np.float32), device)[1:]
     assert "addresses differ modulo 16" in kernels.explain("softmax", odd)
@@ -403,6 +404,9 @@ def test_explain_lists_what_it_knows():
         kernels.explain("sofmax", np.zeros(3))
 
 
+MOST = 227 << 10  # bytes of shared memory of a block on sm_90
+
+
 def plans():
     """What the selector answers over a wide range of shapes."""
     lengths = [*range(1, 70), *(n + d for n in (128, 256, 512, 1024, 2048, 4096, 8192, 16384) for d in (-1, 0, 1, 9))]
@@ -410,9 +414,9 @@ def plans():
         for dtype in map(np.dtype, DTYPES[:3]):
             for cols in (*lengths, 1_000_000):
                 for agree in (True, False):
-                    yield module._select(function, dtype, (5, cols), 1, agree, agree)
+                    yield module._select(function, dtype, (5, cols), 1, agree, agree, MOST)
                 for inner in (2, 64, 1 << 18):
-                    yield module._select(function, dtype, (3, cols, inner), 1, True, True)
+                    yield module._select(function, dtype, (3, cols, inner), 1, True, True, MOST)
 
 
 def test_every_variant_that_can_be_chosen_is_compiled_and_every_compiled_one_chosen():
@@ -424,7 +428,7 @@ def test_every_variant_that_can_be_chosen_is_compiled_and_every_compiled_one_cho
 def test_a_row_fits_the_variant_that_is_chosen_for_it():
     for dtype in map(np.dtype, DTYPES[:3]):
         for cols in range(1, 17000):
-            plan = module._select("softmax_forward", dtype, (5, cols), 1, True, True)
+            plan = module._select("softmax_forward", dtype, (5, cols), 1, True, True, MOST)
             macros = dict(define.split("=") for define in plan.defines if "=" in define)
             vector, threads, packs = (int(macros[name]) for name in ("VECTOR", "THREADS", "PACKS"))
             if plan.kernel == "softmax_forward_registers":
@@ -432,11 +436,18 @@ def test_a_row_fits_the_variant_that_is_chosen_for_it():
             assert vector == 1 or threads >= 2 * vector, "head and tail elements need a thread each"
 
 
+def test_a_row_is_kept_only_where_the_device_has_the_memory():
+    for shared, cached in ((MOST, 1), (48 << 10, 0)):
+        plan = module._select("softmax_forward", np.dtype(np.float32), (5, 20000), 1, True, True, shared)
+        assert f"CACHED={cached}" in plan.defines
+        assert plan.shared == cached * 80000
+
+
 def test_a_grid_that_is_too_large_is_refused():
     with pytest.raises(
         ValueError, match=r"softmax_forward_streamed: a grid has at most 2147483647 blocks, .* need 4294967296"
     ):
-        module._select("softmax_forward", np.dtype(np.float32), (1 << 32, 100_000), 1, True, True)
+        module._select("softmax_forward", np.dtype(np.float32), (1 << 32, 100_000), 1, True, True, MOST)
 
 
 # -- the launcher's rarer ways ----------------------------------------------------------------------------------------
@@ -453,7 +464,7 @@ def test_a_strided_axis_off_a_16_byte_boundary_takes_single_elements_and_is_righ
 
 
 def test_an_axis_beyond_the_kernels_index_takes_the_definition():
-    plan = module._select("softmax_forward", np.dtype(np.float32), (1, 2**30 + 1), 1, True, True)
+    plan = module._select("softmax_forward", np.dtype(np.float32), (1, 2**30 + 1), 1, True, True, MOST)
     assert not plan.kernel
     assert "has 1073741825 elements, the kernels index at most 1073741824" in str(plan)
 

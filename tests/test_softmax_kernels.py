@@ -86,7 +86,10 @@ def _judge(text, kind, defines, launch, shape, dtype, offset, seeds):
 
 
 def _launch(text, name, grid, block, arguments, defines, seeds):
-    run_kernel(text, name, grid, block, arguments, defines=defines, seeds=seeds, step_limit=20_000_000)
+    shared = 2 * arguments[0].nbytes // len(arguments[0]) if "CACHED=1" in defines else 0
+    run_kernel(
+        text, name, grid, block, arguments, defines=defines, shared_mem=shared, seeds=seeds, step_limit=20_000_000
+    )
 
 
 def _place(values, dtype, offset):
@@ -130,7 +133,8 @@ _SMALL = (  # enough to reach every line; blocks smaller than any that is launch
     "REGISTERS DTYPE=float VECTOR=4 THREADS=8 PACKS=2",
     "REGISTERS DTYPE=float VECTOR=1 THREADS=1 PACKS=2",
     "REGISTERS DTYPE=half VECTOR=8 THREADS=128 PACKS=2",
-    "STREAMED DTYPE=float VECTOR=4 THREADS=128 PACKS=2",
+    "STREAMED DTYPE=float VECTOR=4 THREADS=128 PACKS=2 CACHED=0",
+    "STREAMED DTYPE=half VECTOR=8 THREADS=128 PACKS=2 CACHED=1",
     "STRIDED DTYPE=float VECTOR=1 WIDTH=8 DEPTH=4 PACKS=2",
     "STRIDED DTYPE=float VECTOR=4 WIDTH=8 DEPTH=1 PACKS=2",
 )

@@ -78,8 +78,9 @@ class Adam(Optimizer):
         adam_definition(xp, p, g, states, scratch, numbers, self._decay(settings))
 
     def _launch(self, flat: FlatParameters, clip: Array | None) -> None:
+        m, v = flat.states.values()
         adam_step(
-            flat.data, flat.gradient, *flat.states.values(), flat.scalars.values, flat.pieces,
+            flat.data, flat.gradient, m, v, flat.scalars.values, flat.pieces,
             decay=self._decay(flat.settings), master=flat.master, clip=clip,
         )  # fmt: skip
 

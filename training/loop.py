@@ -12,12 +12,11 @@ from ..backend import Generator, as_generator
 from ..layers import Module
 from ..layers.lengths import length
 from .callbacks import Callback, TrainingState
-from .clipping import check_limit
 from .feed import ArrayFeed, feed
 from .history import History
 from .losses import EpochLosses
 from .metrics import accuracy, scores_fit
-from .optimizer import Optimizer
+from .optimizer import Optimizer, check_limit
 from .plateau import ReduceOnPlateau
 from .progress import Progress
 from .replay import Snapshot
