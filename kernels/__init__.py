@@ -16,6 +16,7 @@ from .dropout_add_norm import (
     dropout_add_rms_norm_backward,
 )
 from .embedding import embedding, embedding_backward
+from .glu import glu, glu_backward
 from .gradient_norm import clip_record, gradient_norm, scale_by
 from .group_norm import group_norm, group_norm_backward, group_norm_backward_definition, group_norm_definition
 from .im2col import col2im, im2col
@@ -70,6 +71,8 @@ __all__ = [
     "embedding",
     "embedding_backward",
     "explain",
+    "glu",
+    "glu_backward",
     "gradient_norm",
     "group_norm",
     "group_norm_backward",

@@ -108,6 +108,14 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "float single_g = row.has_single() ? load_float(dy + row.single_at()) : 1.f;": "times an exponential of 0",
         "if (row.has_single()) mask.drop<2>(&single_g, row.single_at());": "the first of two is the same one",
     },
+    "reduce.cu": {
+        "if (same ? place < at : had ? false : value >= best || nan) {": "an equal value is the other case",
+        "if (kWarps > 2) {": "a row has 1 warp, or 4 and more",
+        "if (threadIdx.x % 32 == 1) of_warp[threadIdx.x / 32] = state;": "every lane of a warp has its result",
+        "if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 31] = state;": "the same for 16 warps",
+        "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = state;": "a warp has one result, stored once",
+        "const int stop = cols - part * chunk <= chunk ? cols : part * chunk + chunk;": "the same number there",
+    },
     "cross_entropy.cu": {
         "for (int k = 0; k <= PACKS; ++k)": "one more pack, beyond the array, is not looked at",
         "__shared__ float of_warp[33];": "one more, which is not used",

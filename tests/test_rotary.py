@@ -41,7 +41,7 @@ def run_variant(text: str, defines: tuple[str, ...], seeds: Any = (0,)) -> None:
     dtype, vector, interleaved = _DTYPES[macros["DTYPE"]], int(macros["VECTOR"]), macros["INTERLEAVED"] == "1"
     threads, count = 16, 9
     for pairs, rest, width, outer, length, kind in (
-        (2, 1, 4, 4, 3, "offset"), (3, 0, 2, 4, 2, "shared"), (1, 2, 1, 6, 5, "each"), (5, 0, 8, 2, 1, "wrong"),
+        (2, 1, 4, 4, 3, "offset"), (3, 0, 2, 4, 2, "shared"), (1, 2, 1, 6, 5, "each"), (1, 0, 2, 2, 1, "wrong"), (5, 0, 8, 2, 2, "offset"),
     ):  # fmt: skip
         dim = 2 * pairs * vector
         cols, rows = dim + rest * vector, outer * length
