@@ -361,7 +361,12 @@ def _on_cuda(
     divisor = _rows_on_cuda(backend, plan, options, logits, targets, weight, None, losses, dlogits)
     if options.reduction == "none":
         return losses
-    result = backend.empty((), "float32", device)
+    return total_of_losses(backend, losses, divisor)
+
+
+def total_of_losses(backend: Backend, losses: Array, divisor: Array | None) -> Array:
+    """``sum(losses) / divisor`` as a 0-d float32 array, added up in a fixed order by one block."""
+    result = backend.empty((), "float32", backend.device_of(losses))
     launch(_SOURCE, _small_plan("cross_entropy_total", len(losses)), backend, losses, divisor, result)
     return result
 

@@ -6,9 +6,8 @@ is equal wins where it stands earlier on the axes before. Which input won is its
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ import numpy as np
 from ..backend import parallel
 from .image_axes import Axis, steps, taps, transposed, window_size
 from .layer_norm_numpy import ones
+from .scratch import SCRATCH, Scratch
 
 _CHUNK = 1 << 19  # elements of the input that are worked on at a time: smaller ones cost more in calls than in cache
-_KEPT = 1 << 23  # bytes of scratch memory that a thread keeps
 _GRAIN = 1 << 18  # elements that are worth waking a thread for
 
 def _at(axis: int, where: slice) -> tuple[slice, ...]:
@@ -28,32 +27,10 @@ def _at(axis: int, where: slice) -> tuple[slice, ...]:
 def forward(x: Any, axes: Sequence[Axis], y: Any, positions: Any) -> None:
     """``y`` and, unless it is None, ``positions``; ``x`` is (images, spatial axes …, channels)."""
 
-    def work(start: int, stop: int, room: Room) -> None:
+    def work(start: int, stop: int, room: Scratch) -> None:
         _forward(x[start:stop], axes, y[start:stop], None if positions is None else positions[start:stop], room)
 
     over_images(work, x)
-
-
-class Room(threading.local):
-    """Scratch memory by name, one for each thread: fresh pages would cost as much as the work on them."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, Any] = {}
-
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        size = math.prod(shape)
-        kept = self._kept.get(name)
-        if kept is None or kept.size < size or kept.dtype != dtype:
-            kept = self._kept[name] = np.empty(size, dtype)
-        return kept[:size].reshape(shape)
-
-    def tidy(self) -> None:
-        """Keep little for the next call."""
-        if sum(kept.nbytes for kept in self._kept.values()) > _KEPT:
-            self._kept.clear()
-
-
-_room = Room()
 
 
 def over_images(work: Any, x: Any) -> None:
@@ -63,13 +40,13 @@ def over_images(work: Any, x: Any) -> None:
 
     def part(first: int, last: int) -> None:
         for chunk in range(first, last):
-            work(chunk * step, min((chunk + 1) * step, len(x)), _room)
-        _room.tidy()
+            work(chunk * step, min((chunk + 1) * step, len(x)), SCRATCH)
+        SCRATCH.tidy()
 
     parallel(part, -(-len(x) // step), max(1, _GRAIN // (each * step)))
 
 
-def _forward(x: Any, axes: Sequence[Axis], y: Any, positions: Any, room: Room) -> None:
+def _forward(x: Any, axes: Sequence[Axis], y: Any, positions: Any, room: Scratch) -> None:
     value, position = _stages(x, axes, y, positions, range(len(axes)), False, room)
     if positions is not None:
         total = np.dot(value.reshape(-1), ones(value.size, value.dtype))
@@ -87,7 +64,7 @@ def _forward(x: Any, axes: Sequence[Axis], y: Any, positions: Any, room: Room) -
 
 
 def _stages(
-    x: Any, axes: Sequence[Axis], y: Any, positions: Any, order: Any, nan: bool, room: Room
+    x: Any, axes: Sequence[Axis], y: Any, positions: Any, order: Any, nan: bool, room: Scratch
 ) -> tuple[Any, Any]:
     """The values and positions, in ``y`` and ``positions`` unless no axis has windows."""
     value, position = x, None
@@ -108,7 +85,7 @@ def _stages(
 
 
 def _stage(
-    x: Any, before: Any, axis: Axis, number: int, y: Any, position: Any, weight: int, nan: bool, room: Room
+    x: Any, before: Any, axis: Axis, number: int, y: Any, position: Any, weight: int, nan: bool, room: Scratch
 ) -> None:
     """The maxima along one axis, in ``y``, and their positions so far."""
     parts = steps(axis)
@@ -146,7 +123,7 @@ def _stage(
         np.maximum(best, candidate, out=best)
 
 
-def _choose(better: Any, here: Any, position: Any, room: Room) -> None:
+def _choose(better: Any, here: Any, position: Any, room: Scratch) -> None:
     """``position = here`` where ``better``, in place."""
     if position.dtype == np.uint8:  # bit by bit: a tenth of what a choice of elements takes
         mask = np.negative(better.view(np.uint8), better.view(np.uint8))
@@ -161,7 +138,7 @@ def backward(dy: Any, positions: Any, axes: Sequence[Axis], dx: Any) -> None:
     apart = all(transposed(axis)[0].shape[1] == 1 for axis in axes)
     covered = all((transposed(axis)[0][:, 0] >= 0).all() for axis in axes)
 
-    def work(start: int, stop: int, room: Room) -> None:
+    def work(start: int, stop: int, room: Scratch) -> None:
         g, won, out = dy[start:stop], positions[start:stop], dx[start:stop]
         if not (apart and covered):
             out[...] = 0
@@ -170,12 +147,14 @@ def backward(dy: Any, positions: Any, axes: Sequence[Axis], dx: Any) -> None:
     over_images(work, dx)
 
 
-def _spread(g: Any, won: Any, out: Any, axes: Sequence[Axis], apart: bool, room: Room) -> None:
-    def place(i: int, position: int, into: tuple[Any, ...], of: tuple[Any, ...]) -> None:
-        if i < len(axes):
-            for k, _, outs, inputs in steps(axes[i]):
-                place(i + 1, position + k * window_size(axes[i + 1 :]), (*into, inputs), (*of, outs))
-            return
+def _spread(g: Any, won: Any, out: Any, axes: Sequence[Axis], apart: bool, room: Scratch) -> None:
+    for parts in product(*(steps(axis) for axis in axes)):
+        into: tuple[Any, ...] = (slice(None),)
+        of: tuple[Any, ...] = (slice(None),)
+        position = 0
+        for axis, (k, _, outs, inputs) in zip(axes, parts, strict=True):
+            position = position * taps(axis).most + k
+            into, of = (*into, inputs), (*of, outs)
         given = g[of]
         mine = room("mine", given.shape, g.dtype)
         np.multiply(given, np.equal(won[of], won.dtype.type(position), room("here", given.shape, bool)), mine)
@@ -183,5 +162,3 @@ def _spread(g: Any, won: Any, out: Any, axes: Sequence[Axis], apart: bool, room:
             out[into] = mine
         else:
             out[into] += mine
-
-    place(0, 0, (slice(None),), (slice(None),))

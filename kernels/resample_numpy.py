@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from .image_axes import Axis, steps, taps, transposed
-from .max_pool_numpy import Room, over_images
+from .max_pool_numpy import over_images
+from .scratch import Scratch
 
 _LONGEST = 512  # of an axis, for a product with a matrix: it multiplies every input with every output
 _MANY = 8  # inputs of a window from which on its sum is such a product
@@ -35,7 +36,7 @@ def _run(x: Any, y: Any, axes: Sequence[Axis], back: bool) -> None:
     if y.size > x.size:
         left.reverse()  # what grows, grows last along the rows that are copied whole
 
-    def work(start: int, stop: int, room: Room) -> None:
+    def work(start: int, stop: int, room: Scratch) -> None:
         value, divided = x[start:stop], None
         for i in left:
             axis, number = axes[i], i + 1

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..autograd import Tensor, op
 from ..backend import Array, backend_of
+from ..kernels.nll import has_kernel, nll, nll_backward
 from .labels import check_class_weight, weigh_labels
 from .reduction import Loss, check_floating, check_reduction, constant, narrowed, widened
 
@@ -28,7 +29,8 @@ def nll_loss(
         ignore_index: a label that counts for nothing and has zero gradient.
         reduction: ``"mean"`` (divides by the sum of the weights of the labels that count), ``"sum"`` or ``"none"``.
     Raises:
-        ValueError: shapes do not fit, a label is out of range (NaN on CUDA), or nothing counts towards the mean.
+        ValueError: shapes do not fit, a label is out of range (on CUDA its loss is NaN, and the
+            error is raised when the host next waits for the device), or nothing counts towards the mean.
         TypeError: labels are not integers, or log_probabilities not floating.
     """
     check_reduction("nll_loss", reduction)
@@ -42,6 +44,15 @@ def nll_loss(
     backend = backend_of(log_probabilities)
     xp = backend.xp
     weight = check_class_weight("nll_loss", weight, log_probabilities)
+    if has_kernel(log_probabilities):
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"nll_loss: labels must be integers, got {labels.dtype}")
+        y, divisor = nll(log_probabilities, labels, weight, ignore_index, reduction)
+
+        def scattered(dy: Array) -> Any:
+            return (nll_backward(dy, log_probabilities, labels, weight, divisor, ignore_index),)
+
+        return narrowed(backend, y, dtype), scattered
     mean = reduction == "mean"
     safe, _, factor, total = weigh_labels("nll_loss", backend, log_probabilities, labels, weight, ignore_index, mean)
     factor = xp.ones(labels.shape, "float32") if factor is None else factor

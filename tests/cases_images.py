@@ -10,14 +10,14 @@ import lamella.layers as L
 
 from .layer_case import Case, values
 
-_LENGTHS = {1: (5,), 2: (4, 5), 3: (2, 4, 3)}
+_LENGTHS = {1: (5,), 2: (2, 3), 3: (2, 3, 2)}
 
 
 def _cases(axes: int) -> dict[str, Case]:
-    x = values(2, 3, *_LENGTHS[axes])
+    x = values(1, 2, *_LENGTHS[axes])
 
     def case(make: Any, *lengths: int) -> Case:
-        return Case(make, (x,), (2, 3, *lengths))
+        return Case(make, (x,), (1, 2, *lengths))
 
     halved, more = tuple(n // 2 for n in x.shape[2:]), tuple(n + 2 for n in x.shape[2:])
     names = ("MaxPool", "AvgPool", "LPPool", "MaxUnpool")
@@ -47,9 +47,9 @@ CASES: dict[str, Case] = {
     **_cases(2),
     **_cases(3),
     "ChannelShuffle": Case(lambda: L.ChannelShuffle(2), (values(2, 4, 3),), (2, 4, 3)),
-    "PixelShuffle": Case(lambda: L.PixelShuffle(2), (values(2, 4, 2, 3),), (2, 1, 4, 6)),
-    "PixelUnshuffle": Case(lambda: L.PixelUnshuffle(2), (values(2, 1, 4, 6),), (2, 4, 2, 3)),
-    "Upsample": Case(lambda: L.Upsample(scale_factor=1.5, mode="bicubic"), (values(2, 2, 4, 5),), (2, 2, 6, 7)),
-    "UpsamplingBilinear2d": Case(lambda: L.UpsamplingBilinear2d(size=3), (values(2, 2, 4, 5),), (2, 2, 3, 3)),
-    "UpsamplingNearest2d": Case(lambda: L.UpsamplingNearest2d(scale_factor=2), (values(2, 2, 2, 3),), (2, 2, 4, 6)),
+    "PixelShuffle": Case(lambda: L.PixelShuffle(2), (values(1, 4, 2, 3),), (1, 1, 4, 6)),
+    "PixelUnshuffle": Case(lambda: L.PixelUnshuffle(2), (values(1, 1, 4, 6),), (1, 4, 2, 3)),
+    "Upsample": Case(lambda: L.Upsample(scale_factor=1.5, mode="bicubic"), (values(1, 1, 4, 5),), (1, 1, 6, 7)),
+    "UpsamplingBilinear2d": Case(lambda: L.UpsamplingBilinear2d(size=3), (values(1, 1, 4, 5),), (1, 1, 3, 3)),
+    "UpsamplingNearest2d": Case(lambda: L.UpsamplingNearest2d(scale_factor=2), (values(1, 2, 2, 3),), (1, 2, 4, 6)),
 }

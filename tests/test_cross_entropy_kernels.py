@@ -120,6 +120,7 @@ def _judge_small(text, defines, dtype, threads, seeds):
             _launch(text, "cross_entropy_total", defines, (1,), threads, arguments, seeds)
             expected = losses[:count].astype(np.float64).sum() / (1 if divisor is None else 3)
             np.testing.assert_allclose(result.astype(np.float64), expected, rtol=2 * unit(dtype), atol=1e-6)
+    _judge_nll(text, defines, dtype, threads, seeds)
     vector = 16 // np.dtype(dtype).itemsize
     for count in (1, vector, threads * vector + 3, 2 * threads * vector - 1):
         host = rng.integers(-8, 8, count)
@@ -129,6 +130,41 @@ def _judge_small(text, defines, dtype, threads, seeds):
             grid = (-(-count // (threads * vector)),)
             _launch(text, "cross_entropy_scale", defines, grid, threads, arguments, seeds)
             np.testing.assert_array_equal(dx.astype(np.float64), host * factor)
+
+
+def _judge_nll(text, defines, dtype, threads, seeds):
+    outer, cols, inner = 3, 5, threads // 3 + 7
+    rows, rng = outer * inner, np.random.default_rng(1)
+    x = rng.standard_normal((outer, cols, inner)).astype(dtype)
+    labels = rng.integers(0, cols, (outer, inner))
+    labels[0, :5] = (-100, 3, 0, 4, 1)
+    weight = np.array([0.5, 1, 2, 0, 3], np.float32)
+    x[0, 3, 1] = -np.inf  # of a class that weighs nothing
+    right = np.where(labels < 0, 0, labels)
+    picked = np.take_along_axis(x, right[:, None], 1)[:, 0].astype(np.float64)
+    wrong = labels.copy()
+    wrong[1, 1], wrong[2, 2] = cols, cols
+    faults, losses = np.zeros(3, np.int64), np.full((outer, inner), np.nan, np.float32)
+    sizes, grid = (np.int64(rows), np.int32(cols), np.int64(inner)), (-(-rows // threads),)
+    for given, w in ((labels, weight), (wrong, weight), (labels, None)):
+        x[0, 3, 1] = -np.inf if w is not None else -1
+        picked[0, 1] = x[0, 3, 1]
+        factor = (np.ones(cols) if w is None else w)[right]
+        expected = np.where((labels == -100) | (factor == 0), 0, -factor * np.where(factor == 0, 0, picked))
+        expected[given == cols] = np.nan
+        arguments = (x, given, w, losses, faults, *sizes, np.int64(-100), np.int64(8))
+        _launch(text, "nll_losses", defines, grid, threads, arguments, seeds)
+        np.testing.assert_allclose(losses, expected, rtol=1e-6)
+        assert faults.tolist() == ([8, cols, cols] if given is wrong else [0, 0, 0])
+        faults[...] = 0
+        for divisor, dy in ((None, rng.uniform(1, 2, rows)), (np.array([4.0], np.float32), np.array([3.0]))):
+            dx, dy = np.zeros_like(x), dy.astype(np.float32)
+            arguments = (dx, given, w, divisor, dy, *sizes, np.int64(len(dy) > 1), np.int64(-100))
+            _launch(text, "nll_gradient", defines, grid, threads, arguments, seeds)
+            slope = -factor * np.broadcast_to(dy, rows).reshape(outer, inner) / (1 if divisor is None else 4)
+            slope[(labels == -100) | (given == cols)] = 0
+            expected_dx = (np.arange(cols)[:, None] == right[:, None]) * slope[:, None]
+            np.testing.assert_allclose(dx.astype(np.float64), expected_dx, rtol=2 * unit(dtype), atol=1e-9)
 
 
 def _launch(text, name, defines, grid, block, arguments, seeds, shared=0):

@@ -19,7 +19,7 @@ CONFIGS = json.loads(str(FILE["configs"]))
 FIELDS = json.loads(str(FILE["fields"]))
 NUMBERS: Any = FILE["numbers"]
 STARTS = np.cumsum([0] + [sum(int(np.prod(shape)) for _, shape in fields) for fields in FIELDS])
-_EVERY = 9  # which configurations are quick
+_EVERY = 13  # which configurations are quick
 
 
 def frozen(number: int) -> dict[str, np.ndarray]:
@@ -55,7 +55,7 @@ def _name(number: int) -> str:
 @pytest.mark.parametrize(
     "number",
     [
-        pytest.param(n, id=_name(n), marks=() if n % _EVERY == 4 else pytest.mark.slow)
+        pytest.param(n, id=_name(n), marks=() if n % _EVERY == 6 else pytest.mark.slow)
         for n in range(len(CONFIGS))
     ],
 )

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import lamella
+from lamella import kernels
 from lamella.backend import Device, backend_for, empty_images, in_format, is_channels_last, is_view, pixels, planes
+from lamella.kernels.image_axes import averaged, windows
 
 
 def on(device: Device, array: np.ndarray):
@@ -82,3 +84,18 @@ def test_too_few_axes_are_refused():
         lamella.tensor([[1.0, 2.0]]).channels_last()
     with pytest.raises(TypeError, match="contiguous: x must be a tensor or an array"):
         lamella.autograd.shape.contiguous([1.0])
+
+
+def test_gradients_of_images_are_nobodys_view():
+    """Else they would be copied at every leaf, and their memory not be used again."""
+    x = np.random.default_rng(0).standard_normal((8, 16, 64, 64)).astype(np.float32)
+    for last in (False, True):
+        images = in_format(x, last)
+        axes = windows("test", x.shape[2:], [2, 2], [2, 2], [0, 0], [1, 1], False)
+        y, positions = kernels.max_pool(images, axes)
+        assert not is_view(kernels.max_pool_backward(y, positions, x.shape, axes))
+        halves = tuple(averaged(axis, True) for axis in axes)
+        assert not is_view(kernels.resample_backward(kernels.resample(images, halves), x.shape, halves))
+        y, mean, var = kernels.batch_norm(images, relu=True)
+        assert not is_view(y)
+        assert not is_view(kernels.batch_norm_backward(images, images, mean, var, y=y)[0])

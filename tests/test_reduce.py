@@ -81,8 +81,8 @@ def test_axes_of_every_kind(shape, axis, operation, dtype, device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("operation", ["sum", "min", "argmax", "logsumexp"])
 @pytest.mark.parametrize("cols", [1, 31, 32, 1023, 1024, 4097, 50257])
 def test_rows_and_columns_of_every_length(cols, operation, dtype, device):
     x = (np.random.default_rng(cols).standard_normal((2, cols)) * 3 + 1).astype(dtype)
