@@ -103,6 +103,9 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (DEPTH > 2) {": "DEPTH is 1, 4 or 8",
     },
     "masked_softmax.cu": {
+        "if (threshold == 1) return;": "at a threshold of 0 every word is kept, times 1",
+        "for (int first = row.lane; first == row.lane || first <= row.packs; first += kStep) {": "no more packs",
+        "to_values(packs, row, first, 1.f, g);": "times an exponential of 0, and not written",
         "__device__ inline float reciprocal(float sum) { return sum == 0.f ? 1.f : 1.f / sum; }": "only zeros to scale",
         "for (int first = row.lane; first <= row.packs; first += kStep) {": "one more step, no lane has a pack",
         "float single_g = row.has_single() ? load_float(dy + row.single_at()) : 1.f;": "times an exponential of 0",
