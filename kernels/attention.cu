@@ -1,17 +1,20 @@
 // attention_forward: out[i, :] = sum_j P[i, j] v[j, :], P = softmax(scale q k^T + bias) over the keys that query i sees, and
-//                    lse[i] = log(sum_j exp(score[i, j])), natural logarithm; float32 sums.
-// attention_combine: the same from parts of the keys (splits > 1 below), each with its own lse.
+//   lse[i] = log(sum_j exp(score[i, j])), natural logarithm; sums in float32.
+// attention_combine: the same from parts of the keys (splits > 1), each with its own lse.
+// attention_backward_delta, _queries, _keys, _bias: delta[i] = sum_d dy[i, d] out[i, d], and with it dq, dk and dv, dbias.
 //
-// q, out: (batch, heads, queries, width); k, v: (batch, heads / group, keys, width); DTYPE in {float, half, bfloat16}, any
-// strides but for the last axis, which is contiguous; `aligned` where every row begins at a multiple of 16 bytes. Widths of
-// k and v up to WIDTH, a multiple of 32; a block has SLICE columns of out; COLS, a multiple of 16, keys to a tile; 16 WARPS rows to a block. The rows of a
-// block run over `packed` query heads that share a key head.
-// Query i sees the keys j < min(i + shift, lengths[batch]), and with OPTIONS=1 those that neither mask nor bias hides: where
-// bytes are 0, where floats that are added are -inf. What is hidden adds exactly nothing, whatever it holds; a query that
-// sees nothing gives 0 and lse = -inf. OPTIONS=1 also has dropout: the weight of (b, h, i, j) is kept where word
-// ((b heads + h) queries + i) keys + j of `stream` is at least `threshold`.
-// Products of float: three of tf32, which err like IEEE products; with TF32=1 one. No atomics, so results repeat bit for bit.
-// Written for the machine, not yet run on one.
+// q, out: (batch, heads, queries, width); k, v: (batch, heads / group, keys, width); DTYPE in {float, half,
+// bfloat16}, any strides but for the last axis, which is contiguous; `aligned` where every row begins at a multiple
+// of 16 bytes. Widths of k and v up to WIDTH, a multiple of 32; a block has SLICE columns of a result, 16 WARPS
+// rows, and takes COLS rows of the other side at a time, a multiple of 16. The rows of a forward block run over
+// `packed` query heads that share a key head.
+// Query i sees the keys j < min(i + shift, lengths[batch]), and with OPTIONS=1 those that neither mask nor bias
+// hides: where bytes are 0, where floats that are added are -inf. What is hidden adds exactly nothing, whatever it
+// holds; a query that sees nothing gives 0, lse = -inf and no gradient. A length beyond 0 … keys is noted in
+// `faults`. OPTIONS=1 also has dropout: the weight of (b, h, i, j) is kept where word ((b heads + h) queries + i)
+// keys + j of `stream` is at least `threshold`.
+// Products of float: three of tf32, which err like IEEE products; with TF32=1 one. Nothing is added atomically: results repeat
+// bit for bit. Nothing here has run on a GPU yet.
 // Source: Dao 2023, arXiv 2307.08691 (blocks, rescaling once); Milakov & Gimelshein 2018, arXiv 1805.02867.
 //
 // architectures: 80 86 89 90 100 120
@@ -21,6 +24,7 @@
 // compile: BACKWARD_BIAS OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,64,64,32 -> 176 registers, 0 spills
 // compile: ROWWISE DTYPE=half -> 40 registers, 0 spills
 #include "cuda_compat.cuh"
+#include "fault.cuh"
 #include "philox.cuh"
 
 using T = DTYPE;
@@ -245,8 +249,8 @@ __device__ inline float added_by(const void* scores, int kind, const ScoreStride
 }
 
 // Keys of this batch.
-__device__ inline int length_of(const int* lengths, int batch, const Problem& p) {
-  return lengths == nullptr ? p.keys : min(max(lengths[batch], 0), p.keys);
+__device__ inline int length_of(const long long* lengths, int batch, const Problem& p) {
+  return lengths == nullptr ? p.keys : (int)min(max(lengths[batch], 0ll), (long long)p.keys);
 }
 
 // How many of `length` keys a query sees, as far as causality says.
@@ -291,8 +295,8 @@ struct Query {
 
 // Blocks: batch, group of packed heads, part of the keys, slice of the values' columns, tile of rows, the last rows first.
 extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
-attention_forward(const T* q, const T* k, const T* v, const void* mask, const void* bias, const int* lengths, T* out,
-                  float* lse, float* part, const __grid_constant__ Problem p) {
+attention_forward(const T* q, const T* k, const T* v, const void* mask, const void* bias, const long long* lengths, T* out,
+                  float* lse, float* part, long long* faults, long long fault, const __grid_constant__ Problem p) {
   DYN_SHARED(memory);
   T* const tile_q = reinterpret_cast<T*>(memory);
   T* const tile_k = tile_q + kRows * kPitch;
@@ -304,6 +308,8 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
   const int first = (tiles - 1 - take(block, tiles)) * kRows, slice = take(block, slices_of(p.value_width)) * SLICE;
   const int split = take(block, p.splits), head_group = take(block, head_groups), batch = block;
   const int first_head = head_group * p.packed, key_head = first_head / p.group, length = length_of(lengths, batch, p);
+
+  if (lengths != nullptr && threadIdx.x == 0 && lengths[batch] != length) report_fault(faults, fault, lengths[batch], p.keys);
 
   q += batch * p.q.batch + first_head * p.q.head;
   k += batch * p.k.batch + key_head * p.k.head;
@@ -348,25 +354,26 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
     }
 
     const bool hides = key0 + COLS > all;
+    float factor = p.scale * kLog2E;
+    if (hides || factor < 0.f) {  // else it is multiplied with in the exponent below, at no cost
 #pragma unroll
-    for (int n = 0; n < COLS / 8; ++n)
+      for (int n = 0; n < COLS / 8; ++n)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        s[n][i] *= p.scale * kLog2E;
-        if (hides) {
+        for (int i = 0; i < 4; ++i) {
           const Query& at = mine[i / 2];
           const int key = key0 + n * 8 + lane % 4 * 2 + i % 2;
           const float more = added_to(mask, bias, p, batch, at.head, at.query, key, at.sees);
-          s[n][i] = more == -INFINITY ? more : s[n][i] + more;  // also where the score is NaN
+          s[n][i] = more == -INFINITY ? more : s[n][i] * factor + more;  // also where the score is NaN
         }
-      }
+      factor = 1.f;
+    }
 
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      float top = largest[h];
+      float top = -INFINITY;
 #pragma unroll
       for (int n = 0; n < COLS / 8; ++n) top = fmaxf(top, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
-      top = warp_max<4>(top);
+      top = fmaxf(largest[h], warp_max<4>(top) * factor);
       const float base = top == -INFINITY ? 0.f : top;  // nothing seen yet: no inf - inf
       const float fade = exp2f(largest[h] - base);
       largest[h] = top;
@@ -375,7 +382,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
       for (int n = 0; n < COLS / 8; ++n) {
 #pragma unroll
         for (int i = 2 * h; i < 2 * h + 2; ++i) {
-          s[n][i] = exp2f(s[n][i] - base);
+          s[n][i] = exp2f(s[n][i] * factor - base);
           sum[h] += s[n][i];
         }
         if (drops) {
@@ -430,7 +437,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
 
 // From s = q k^T and dp = dy v^T the weight after dropout and the gradient of the score. `more` was added to the score.
 __device__ inline void derive(float& s, float& dp, float more, float lse, float delta, float kept, const Problem& p) {
-  const float weight = exp2f(s * (p.scale * kLog2E) + more - lse);
+  const float weight = exp2f(s * (p.scale * kLog2E) + (more - lse));
   s = more == -INFINITY ? 0.f : weight * kept;  // also where the score is NaN, or nothing is seen at all
   dp = more == -INFINITY ? 0.f : weight * (dp * kept - delta);
 }
@@ -484,7 +491,7 @@ __device__ inline void store_rows(T* to, const RowStrides& strides, int batch, i
 
 // Blocks: batch, head, slice of the columns of dq, tile of queries, the last ones first.
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-attention_backward_queries(const T* q, const T* k, const T* v, const void* mask, const void* bias, const int* lengths,
+attention_backward_queries(const T* q, const T* k, const T* v, const void* mask, const void* bias, const long long* lengths,
                            const T* dy, const float* lse, const float* delta, T* dq, const __grid_constant__ Problem p) {
   DYN_SHARED(memory);
   T* const tile_q = reinterpret_cast<T*>(memory);
@@ -547,7 +554,7 @@ attention_backward_queries(const T* q, const T* k, const T* v, const void* mask,
 
 // Blocks: batch, key head, slice of the columns of dk and dv, tile of keys. Rows are keys here, columns queries.
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-attention_backward_keys(const T* q, const T* k, const T* v, const void* mask, const void* bias, const int* lengths,
+attention_backward_keys(const T* q, const T* k, const T* v, const void* mask, const void* bias, const long long* lengths,
                         const T* dy, const float* lse, const float* delta, T* dk, T* dv, const __grid_constant__ Problem p) {
   DYN_SHARED(memory);
   T* const tile_k = reinterpret_cast<T*>(memory);
@@ -630,7 +637,7 @@ attention_backward_keys(const T* q, const T* k, const T* v, const void* mask, co
 // dbias: bias_batch x bias_heads x bias_queries x bias_keys, contiguous. Blocks: its batch, its head, tile of its queries,
 // tile of its keys; a block walks over everything that the bias was broadcast over.
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-attention_backward_bias(const T* q, const T* k, const T* v, const void* mask, const void* bias, const int* lengths,
+attention_backward_bias(const T* q, const T* k, const T* v, const void* mask, const void* bias, const long long* lengths,
                         const T* dy, const float* lse, const float* delta, float* dbias, const __grid_constant__ Problem p) {
   DYN_SHARED(memory);
   T* const tile_q = reinterpret_cast<T*>(memory);

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array, Backend, current_precision
+from ..backend import Array, Backend, current_precision, fault_kind, fault_record
 from ._launch import WIDEST_ACCESS, Plan, blocks, c_type, contiguous, definition_plan, launch, stream_place
 
 if TYPE_CHECKING:
     from .attention import Options
 
 _SOURCE = Path(__file__).with_name("attention.cu")
+_BAD_LENGTH = "attention: key_lengths must be in 0 … {limit}, got {value}"
 _OLDEST = 80  # compute capability with asynchronous copies and products of bfloat16 and tf32
 _LONGEST = 2**30  # queries or keys that the kernels' 32-bit indices reach
 _WIDTHS = (32, 64, 128, 256)  # what D and Dv are padded to
@@ -49,7 +50,11 @@ _PROBLEM = np.dtype(  # struct Problem in attention.cu
     ],
     align=True,
 )
-_NONE, _BYTES, _FLOATS, _ELEMENTS = range(4)  # enum Kind there
+_ZEROS: dict[str, Any] = {
+    name: (0,) * len(_PROBLEM[name].names) if _PROBLEM[name].names else 0 for name in _PROBLEM.names or ()
+}
+_BYTES, _FLOATS, _ELEMENTS = 1, 2, 3  # enum Kind there; 0 is none
+_ITEMSIZES = {"float": 4, "half": 2, "bfloat16": 2}
 
 
 class _Case(NamedTuple):
@@ -111,15 +116,16 @@ def forward_plan(backend: Backend, q: Array, k: Array, v: Array, options: Option
 def forward(backend: Backend, q: Array, k: Array, v: Array, options: Options, out: Array, lse: Array) -> None:
     """Launch what :func:`forward_plan` says; ``out`` has any strides, ``lse`` is C-contiguous."""
     plan, packed, splits = _forward(_case(q, k, v, options))
-    memory, problem = _problem(backend, options, {"q": q, "k": k, "v": v, "out": out}, ("q", "k", "v"))
-    problem["packed"], problem["splits"] = packed, splits
+    memory, fields = _problem(backend, options, {"q": q, "k": k, "v": v, "out": out}, ("q", "k", "v"))
+    problem = _struct({**fields, "packed": packed, "splits": splits})
     part, part_lse, result = None, lse, memory["out"]
     if splits > 1:
         device = backend.device_of(q)
         part = backend.empty((splits, *options.shape[:3], v.shape[3]), np.float32, device)
         part_lse = backend.empty((splits, *options.shape[:3]), np.float32, device)
     arrays = (*(memory[name] for name in ("q", "k", "v", "mask", "bias", "lengths")), result, part_lse, part)
-    launch(_SOURCE, plan._replace(scalars=(problem,)), backend, *arrays)
+    plan = plan._replace(scalars=(fault_kind(_BAD_LENGTH), problem))
+    launch(_SOURCE, plan, backend, *arrays, None if memory["lengths"] is None else fault_record(q))
     if part is not None:
         rows = math.prod(options.shape[:3])
         launch(_SOURCE, _rowwise("attention_combine", q.dtype, rows, problem), backend, part, part_lse, result, lse)
@@ -147,9 +153,13 @@ def backward(
 ) -> Array | None:
     """Launch the kernels that write ``dq, dk, dv``, which may have any strides; returns the gradient of the bias."""
     plans = _backward(_case(q, k, v, options))
-    rows = {"q": q, "k": k, "v": v, "out": out, "dy": dy, "dq": dq, "dk": dk, "dv": dv}
-    memory, problem = _problem(backend, options, rows, ("q", "k", "v", "dy"))
     device = backend.device_of(q)
+    wanted, found = (dq, dk, dv), []
+    for array in wanted:
+        found.append(array if _has_rows(array) else backend.empty(array.shape, array.dtype, device))
+    rows = dict(zip(("q", "k", "v", "out", "dy", "dq", "dk", "dv"), (q, k, v, out, dy, *found), strict=True))
+    memory, fields = _problem(backend, options, rows, ("q", "k", "v", "dy"))
+    problem = _struct(fields)
     lse = contiguous(backend, lse)
     delta = backend.empty(options.shape[:3], np.float32, device)
     plan = _rowwise("attention_backward_delta", q.dtype, math.prod(options.shape[:3]), problem)
@@ -163,6 +173,9 @@ def backward(
         plans = (*plans, _backward_bias(_case(q, k, v, options), options.bias.shape))
     for plan, result in zip(plans, results, strict=True):
         launch(_SOURCE, plan._replace(scalars=(problem,)), backend, *given, *result)
+    for place, array in zip(wanted, found, strict=True):
+        if place is not array:
+            place[...] = array
     return dbias
 
 
@@ -275,66 +288,81 @@ def _rowwise(kernel: str, dtype: np.dtype[Any], rows: int, problem: Any) -> Plan
 
 def _problem(
     backend: Backend, options: Options, rows: Mapping[str, Array], loaded: tuple[str, ...]
-) -> tuple[dict[str, Array | None], Any]:
-    """The arrays as memory without gaps, and ``struct Problem`` with their strides.
+) -> tuple[dict[str, Array | None], dict[str, Any]]:
+    """The arrays as memory without gaps, and what ``struct Problem`` says of them.
 
     Args:
         rows: arrays of shape ``(batch, heads, length, width)`` by their names in the struct.
         loaded: those that the kernels read 16 bytes at a time where all of them are aligned.
     """
-    problem = np.zeros((), _PROBLEM)
+    batch, heads, queries, keys = options.shape
+    fields: dict[str, Any] = {
+        "batch": batch,
+        "heads": heads,
+        "queries": queries,
+        "keys": keys,
+        "group": heads // rows["k"].shape[1],
+        "width": rows["q"].shape[3],
+        "value_width": rows["v"].shape[3],
+        "packed": 1,
+        "splits": 1,
+        "scale": options.scale,
+        "keep_scale": 1.0,
+        "stream": (0, 0, 0),
+        "aligned": 1,
+        "shift": max(-queries, min(keys, options.causal_offset + 1)) if options.causal else keys,
+    }
     memory: dict[str, Array | None] = {"mask": None, "bias": None, "lengths": None}
-    aligned = True
     for name, array in rows.items():
         memory[name], strides = _dense(backend, array)
-        problem[name] = strides[:3]
+        fields[name] = strides[:3]
         if name in loaded:
-            bytes_apart = (stride * array.itemsize for stride in strides[:3])
-            aligned &= not any(place % WIDEST_ACCESS for place in (backend.address(memory[name]), *bytes_apart))
-    problem["aligned"] = aligned
-    for name, array in (("mask", options.mask), ("bias", options.bias)):
-        if array is not None:
-            memory[name], problem[name], problem[f"{name}_kind"] = _scores(backend, array, rows["q"].dtype)
+            apart = WIDEST_ACCESS // _ITEMSIZES[c_type(array.dtype)]  # elements
+            if backend.address(memory[name]) % WIDEST_ACCESS or any(stride % apart for stride in strides[:3]):
+                fields["aligned"] = 0
+    for name, scores in (("mask", options.mask), ("bias", options.bias)):
+        if scores is not None:
+            memory[name], fields[name], fields[f"{name}_kind"] = _scores(backend, scores, rows["q"].dtype)
     if options.key_lengths is not None:
-        memory["lengths"] = backend.xp.ascontiguousarray(options.key_lengths.astype(np.int32, copy=False))
-
-    _, heads, queries, keys = options.shape
-    for name, length in zip(("batch", "heads", "queries", "keys"), options.shape, strict=True):
-        problem[name] = length
+        memory["lengths"] = backend.xp.ascontiguousarray(options.key_lengths.astype(np.int64, copy=False))
     if options.bias is not None:
-        for name, length in zip(("batch", "heads", "queries", "keys"), options.bias.shape, strict=True):
-            problem[f"bias_{name}"] = length
-    problem["group"] = heads // rows["k"].shape[1]
-    problem["width"], problem["value_width"] = rows["q"].shape[3], rows["v"].shape[3]
-    problem["shift"] = max(-queries, min(keys, options.causal_offset + 1)) if options.causal else keys
-    problem["scale"], problem["keep_scale"], problem["packed"], problem["splits"] = options.scale, 1.0, 1, 1
+        names = ("bias_batch", "bias_heads", "bias_queries", "bias_keys")
+        fields.update(zip(names, options.bias.shape, strict=True))
     if options.dropout > 0:
         threshold = round(options.dropout * 2.0**32)
         dropped = threshold >> 32  # every word, and a threshold of 32 bits could not say so
-        problem["threshold"] = min(threshold, 2**32 - 1)
-        problem["keep_scale"] = 0.0 if dropped else 1.0 / (1.0 - options.dropout)
-        problem["stream"] = stream_place(options.seed, options.offset)
-    return memory, problem
+        fields["threshold"] = min(threshold, 2**32 - 1)
+        fields["keep_scale"] = 0.0 if dropped else 1.0 / (1.0 - options.dropout)
+        fields["stream"] = stream_place(options.seed, options.offset)
+    return memory, fields
+
+
+def _struct(fields: Mapping[str, Any]) -> np.ndarray:
+    """``struct Problem`` as a kernel's argument."""
+    return np.array(tuple(fields.get(name, zero) for name, zero in _ZEROS.items()), _PROBLEM)
 
 
 def _dense(backend: Backend, array: Array) -> tuple[Array, tuple[int, ...]]:
     """The memory of rows and its strides in elements; a copy where the last axis is not contiguous."""
-    if any(stride < 0 or stride % array.itemsize for stride in array.strides) or not _has_rows(array):
+    if not _has_rows(array):
         array = backend.xp.ascontiguousarray(array)
     return _window(backend, array)
 
 
 def _has_rows(array: Array) -> bool:
-    """Whether the elements along the last axis are neighbours."""
-    return array.shape[-1] == 1 or array.strides[-1] == array.itemsize
+    """Whether the elements along the last axis are neighbours, and the kernels can step along the others."""
+    strides, itemsize = array.strides, array.itemsize
+    if strides[-1] != itemsize and array.shape[-1] != 1:
+        return False
+    return all(stride >= 0 and stride % itemsize == 0 for stride in strides)
 
 
 def _window(backend: Backend, array: Array) -> tuple[Array, tuple[int, ...]]:
     """The memory that strides reach, and these in elements: 0 along an axis of one element, none is negative."""
-    pairs = zip(array.shape, array.strides, strict=True)
-    strides = tuple(0 if n == 1 else stride // array.itemsize for n, stride in pairs)
+    shape, itemsize = array.shape, array.itemsize
+    strides = tuple(0 if n == 1 else stride // itemsize for n, stride in zip(shape, array.strides, strict=True))
     if not array.flags.c_contiguous:
-        count = 1 + sum((n - 1) * stride for n, stride in zip(array.shape, strides, strict=True))
+        count = 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
         array = backend.window(array, count)
     return array, strides
 
@@ -349,6 +377,6 @@ def _scores(backend: Backend, array: Array, dtype: np.dtype[Any]) -> tuple[Array
         kind = _ELEMENTS
     else:
         array, kind = array.astype(np.float32), _FLOATS
-    if any(stride < 0 for stride in array.strides):
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
         array = backend.xp.ascontiguousarray(array)
     return (*_window(backend, array), kind)

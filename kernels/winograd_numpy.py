@@ -238,7 +238,7 @@ def winograd_weight(
 
 
 def winograd_data(
-    backend: NumpyBackend, dy: Any, weight: Any, before: tuple[int, int], dx: Any, workspace: int
+    backend: NumpyBackend, dy: Any, weight: Any, before: tuple[int, ...], dx: Any, workspace: int
 ) -> bool:
     """The gradient of the data of :func:`winograd`, by its steps backwards, into ``dx``.
 

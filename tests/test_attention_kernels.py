@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import lamella
 from lamella import kernels, precision
 from lamella.backend import get_kernel
 from lamella.kernels import attention_cuda
@@ -98,6 +99,7 @@ def _all_options(sim: SimulatorBackend) -> None:
 def _few_queries(sim: SimulatorBackend) -> None:
     """The keys in two parts, of which one batch needs no more than one, and the next none."""
     q, k, v, dy = _arrays(_DTYPES["bfloat16"], 3, 4, 2, 3, 600, 8, 16)
+    k[:, :, 400:] *= 64  # the second part outweighs the first by more than exp can hold
     options = {"key_lengths": np.array([600, 10, 0]), "causal": True, "causal_offset": 590}
     _agree(_computed(sim, [q, k, v, dy], options), oracle(q, k, v, dy, **options), _UNITS["bfloat16"])
     assert sim.launches["attention_combine"] == 1
@@ -277,6 +279,16 @@ def test_a_bias_of_float64_is_rounded_and_its_gradient_is_not_lost() -> None:
         found = _computed(sim, arrays, {"bias": normal(5, 6, seed=3)})
         _agree(found, oracle(*arrays, bias=normal(5, 6, seed=3)), _UNITS["float"])
         assert found[5].dtype == np.float64
+
+
+def test_a_length_out_of_range_is_raised_when_the_host_next_waits() -> None:
+    q, k, v, _ = _arrays(_DTYPES["float"], 2, 1, 1, 2, 3, 4, 4)
+    with simulator() as sim:
+        for length in (-1, 4, 2**40):
+            lengths = sim.from_numpy(np.array([3, length]))
+            kernels.attention(*map(sim.from_numpy, (q, k, v)), key_lengths=lengths)
+            with pytest.raises(ValueError, match=f"key_lengths must be in 0 … 3, got {length} .found on simulator"):
+                lamella.backend.backend_for(lamella.device("simulator")).synchronize(lamella.device("simulator"))
 
 
 # -- the choice -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from lamella.testing import assert_close
 
 FILE = np.load(Path(__file__).parent / "fixtures" / "conv.npz", allow_pickle=False)
 CONFIGS = json.loads(str(FILE["configs"]))
-QUICK = 13  # every so many configurations in the quick tests
+QUICK = 19  # every so many configurations in the quick tests
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

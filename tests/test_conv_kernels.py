@@ -99,8 +99,9 @@ def on(device: Device, array: np.ndarray) -> Any:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_gradients_are_those_of_the_definition(case: Any, layout: str, dtype: str, device: Device) -> None:
     (samples, channels, *lengths), (filters, *kernel), stride, padding, dilation, groups = case
-    if device.kind != "cpu" and (dtype == "float64" or layout in ("strided", "turned")):
-        pytest.skip("array operations do not tell these apart")
+    wide = len(kernel) == 2 and groups == 1  # the kernels' own tests have the rest
+    if device.kind != "cpu" and (dtype == "float64" or layout not in (("first", "last") if wide else ("first",))):
+        pytest.skip("the kernels do not tell these apart")
     x = normal(samples, channels, *lengths).astype(dtype)
     w = normal(filters, channels // groups, *kernel, seed=1).astype(dtype)
     b = normal(filters, seed=2).astype(dtype)
@@ -184,6 +185,7 @@ ON_THE_CPU = [
     ("Winograd", (3, 40, 32, 32), (32, 3, 3), (1, 1), [(1, 1), (1, 1)], (1, 1), 1),
     ("Winograd", (2, 32, 9, 7), (32, 5, 5), (1, 1), [(2, 2), (4, 1)], (1, 1), 1),
     ("Winograd", (2, 16, 150, 9), (64, 3, 3), (1, 1), [(0, 0), (1, 1)], (1, 1), 1),
+    ("Winograd", (7, 16, 9, 8), (64, 5, 5), (1, 1), [(2, 3), (0, 1)], (1, 1), 1),  # whole samples, many filters
     ("Winograd", (1, 16, 61, 130), (64, 3, 3), (1, 1), [(1, 0), (1, 1)], (1, 1), 1),  # a sample larger than a block
     ("each position", (2, 9, 8, 11), (9, 3, 3), (1, 2), [(1, 1), (2, 1)], (2, 1), 9),
     ("each position", (1, 2, 3, 4, 300), (2, 2, 1, 3), (1, 1, 1), [(0, 1), (0, 0), (1, 1)], (1, 1, 1), 2),
