@@ -20,7 +20,7 @@ from .runner import Runner, wrong
 from .suite import SUITES, select
 
 OK, REGRESSION, USAGE, WRONG = 0, 1, 2, 3
-AGAIN = 2  # times that what seems slower is measured again before it is called so
+AGAIN = 3  # times that what seems slower is measured again before it is called so
 
 EXAMPLES = """\
 examples:

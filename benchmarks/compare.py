@@ -35,11 +35,16 @@ class Change(NamedTuple):
 
 
 def change(before: list[float], now: list[float]) -> Change:
-    """What has changed between two sets of samples of the same work."""
+    """What has changed between two sets of samples of the same work.
+
+    Undecided where the quartiles overlap, and where the slower set has a sample as quick as the quicker set's lower
+    quartile: code that has become slower has no such moments, a machine that was disturbed has.
+    """
     low_before, median_before, high_before = quartiles(before)
     low, median, high = quartiles(now)
     ratio = median / median_before - 1
-    if low <= high_before and low_before <= high:
+    overlap = low <= high_before and low_before <= high
+    if overlap or (min(now) <= low_before if ratio > 0 else min(before) <= low):
         return Change(ratio, "undecided")
     if abs(ratio) < SMALLEST:
         return Change(ratio, "same")
@@ -47,17 +52,21 @@ def change(before: list[float], now: list[float]) -> Change:
 
 
 def change_of(before: dict[str, Any], now: dict[str, Any]) -> Change:
-    """What has changed between two results. Where both have them, samples are taken over the yardstick beside them.
+    """What has changed between two results; where both have a yardstick, it has to say the same.
 
-    A machine is now quicker, now slower, for reasons that are none of the code's: work that never changes shows it.
+    A machine is now quicker, now slower, for reasons that are none of the code's: work that never changes shows it. So
+    the times as they are, and the times over the median of the yardstick beside them, must agree on a verdict.
     """
-    if before.get("yardstick") and now.get("yardstick"):
-        return change(_over_yardstick(before), _over_yardstick(now))
-    return change(before["samples"], now["samples"])
+    plain = change(before["samples"], now["samples"])
+    if not (before.get("yardstick") and now.get("yardstick")):
+        return plain
+    over = change(_over_yardstick(before), _over_yardstick(now))
+    return over if over.verdict == plain.verdict else Change(over.ratio, "undecided")
 
 
 def _over_yardstick(result: dict[str, Any]) -> list[float]:
-    return [seconds / yardstick for seconds, yardstick in zip(result["samples"], result["yardstick"], strict=True)]
+    yardstick = statistics.median(result["yardstick"])
+    return [seconds / yardstick for seconds in result["samples"]]
 
 
 def ratio_by_rounds(ours: list[float], theirs: list[float]) -> float:

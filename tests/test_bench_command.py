@@ -123,12 +123,14 @@ def test_a_wrong_answer_has_no_time_and_status_3(slowed: Slowed, capsys: pytest.
 
 def test_a_slowed_copy_is_a_regression_with_status_1(slowed: Slowed, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *WITHOUT_TIMES]) == command.OK
-    slowed.seconds *= 1.5
+    slowed.seconds *= (
+        4  # its time does not follow the machine's, as the yardstick's does, which may be twice as fast now
+    )
     assert main(["bench", *WITHOUT_TIMES, "--compare", "last"]) == command.REGRESSION
-    assert re.search(r"^twice .*\+[45]\d% slower$", capsys.readouterr().out, re.MULTILINE)
-    slowed.seconds /= 3
+    assert re.search(r"^twice .*\+\d+% slower$", capsys.readouterr().out, re.MULTILINE)
+    slowed.seconds /= 16
     assert main(["bench", *WITHOUT_TIMES, "--compare", "last"]) == command.OK
-    assert re.search(r"^twice .*-6\d% faster$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^twice .*-\d+% faster$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_moment_of_slowness_is_measured_again_and_no_regression(slowed: Slowed) -> None:
@@ -297,12 +299,16 @@ def test_quartiles_that_overlap_decide_nothing() -> None:
     assert compare.change(before, [0.5, 0.6, 0.7, 0.8, 0.9]).verdict == "faster"
     assert compare.change([1.0, 1.001, 1.002], [1.01, 1.011, 1.012]).verdict == "same"
     assert compare.change([1.0], [1.0]).verdict == "undecided"
+    assert compare.change(before, [1.0, 1.5, 1.6, 1.7, 1.8, 1.9]).verdict == "undecided"  # once it was as quick
+    assert compare.change([0.5, 1.5, 1.6, 1.7, 1.8], [0.5, 0.6, 0.7, 0.8]).verdict == "undecided"
 
 
 def test_a_slow_moment_of_the_whole_machine_is_no_change() -> None:
     before = {"samples": [1.0, 1.1, 1.2], "yardstick": [0.1, 0.11, 0.12]}
     slow = {"samples": [2.0, 2.2, 2.4], "yardstick": [0.2, 0.22, 0.24]}
     assert compare.change_of(before, slow).verdict == "undecided"
+    moody = {"samples": before["samples"], "yardstick": slow["yardstick"]}
+    assert compare.change_of(before, moody) == (pytest.approx(-0.5), "undecided")  # the yardstick alone decides nothing
     assert compare.change_of(before, {"samples": slow["samples"]}).verdict == "slower"
     assert compare.change_of(before, {**slow, "yardstick": before["yardstick"]}) == (pytest.approx(1), "slower")
 
