@@ -158,6 +158,7 @@ class ConvBase(Module):
 
     def _check(self, x: Any) -> None:
         axes = self.axes
+        require_arrays(type(self).__name__, x=x)
         if x.ndim not in (axes + 1, axes + 2) or x.shape[-axes - 1] != self.in_channels:
             letters = ", ".join("DHW"[3 - axes :]) if axes > 1 else "L"
             raise ValueError(
