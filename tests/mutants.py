@@ -107,7 +107,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "for (int first = tile.depth; first <= tile.length; first += DEPTH * PACKS) {": "one more step, all beyond",
         "if (DEPTH >= 1) {": "one part put together is that part",
         "return sum == 0.f ? 1.f : value;": "only zeros to scale, or -inf to lessen",
-        "const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 1.f;": "times a single_y of 0",
         "const float single_y = row.has_single() ? load_float(y + row.single_at()) : 1.f;": "times a single_dy of 0",
         "to_values(packs, row, first, 1.f, v);": "what lies beyond is not written",
         "if (DEPTH > 0) {": "one part put together is that part",
