@@ -32,7 +32,8 @@ class Plan(NamedTuple):
         defines: the macros that make the variant, as :func:`lamella.backend.get_kernel` takes them.
         grid: number of blocks.
         block: number of threads in a block.
-        scalars: the kernel's arguments after its arrays, as NumPy scalars of the declared types.
+        scalars: the kernel's arguments after its arrays, as NumPy scalars of the declared types, or as arrays of one
+            struct.
         because: the reason for this choice, and what keeps a faster one away.
         shared: bytes of dynamic shared memory.
     """
@@ -41,7 +42,7 @@ class Plan(NamedTuple):
     defines: tuple[str, ...]
     grid: int
     block: int
-    scalars: tuple[np.generic, ...]
+    scalars: tuple[np.generic | np.ndarray, ...]
     because: str
     shared: int = 0
 

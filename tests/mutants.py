@@ -47,6 +47,10 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "rotary.cu": {
+        "const float* angles = table + (inside ? position : 1) * dim + pair;": "the row is NaN, whatever is read",
+        "Floats<3 * VECTOR> both;": "more than is used",
+    },
     "layer_norm.cu": {
         "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
         "constexpr int kBlock = THREADS < 127 ? 128 : THREADS;": "THREADS is a power of two",
