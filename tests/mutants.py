@@ -158,6 +158,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "const int stop = cols - part * chunk <= chunk ? cols : part * chunk + chunk;": "the same number there",
     },
     "cross_entropy.cu": {
+        "if (wanted.label >= 0) loss += hard * (own <= 1e-18f ? log_sum + (largest - label_logit) : log1pf(rest / own));": "both agree there",  # noqa: E501
+        "for (int first = row.lane; first == row.lane || first <= row.packs; first += kStep) {": "no more packs",
         "for (int k = 0; k <= PACKS; ++k)": "one more pack, beyond the array, is not looked at",
         "__shared__ float of_warp[33];": "one more, which is not used",
         "const float far = kForAll ? row_sum<1>(seen.all == 0.f ? seen.far : seen.far + seen.all * (largest - seen.largest)) : 1.f;": "used only with a part for all classes",  # noqa: E501
