@@ -63,10 +63,11 @@ class _Work:
     """
 
     def __init__(self, q: Any, k: Any, v: Any, options: Options) -> None:
-        self.options, self.dtype = options, q.dtype
+        self.options, self.dtype = options._replace(mask=_as_boolean(options.mask)), q.dtype
         self.batch, self.heads, self.queries, self.keys = options.shape
         self.key_heads, self.group = k.shape[1], self.heads // k.shape[1]
-        self.rows = max(1, min(self.queries, max(_FEWEST_QUERIES, min(_MOST_QUERIES, _SCORES // self.keys))))
+        most = _MOST_QUERIES // 2 if options.causal else _MOST_QUERIES  # on the diagonal a block wastes half its scores
+        self.rows = max(1, min(self.queries, max(_FEWEST_QUERIES, min(most, _SCORES // self.keys))))
         fair = -(-self.batch * self.key_heads // get_num_threads())
         self.stack = max(1, min(fair, _SCORES // (self.rows * self.keys)))  # key heads in a unit
         high, deep = min(self.stack, self.key_heads), max(1, self.stack // self.key_heads)
@@ -77,7 +78,7 @@ class _Work:
             for h in range(0, self.key_heads, high)
         ]
         self.base = _base(q.dtype)
-        self.added = [a for a in (options.mask, options.bias) if a is not None and a.dtype.kind != "b"]
+        self.added = [a for a in (self.options.mask, options.bias) if a is not None and a.dtype.kind != "b"]
         products = self.stack * self.group * self.queries * self.keys * (q.shape[3] + v.shape[3])
         self.grain = -(-_WORTH_A_THREAD // products)
 
@@ -136,6 +137,14 @@ class _Work:
             words = random_bits(options.seed, first, (stop - start) * self.keys).reshape(-1, self.keys)
             np.greater_equal(words[:, :seen].T, threshold, out=out[i, j], casting="unsafe")
         out *= 1.0 / (1.0 - options.dropout)
+
+
+def _as_boolean(mask: Any) -> Any:
+    """A floating mask of 0 and -inf alone, which hides and adds nothing, as what it means: it then needs no maximum."""
+    if mask is None or mask.dtype.kind == "b":
+        return mask
+    visible = mask == 0
+    return visible if (visible | (mask == -math.inf)).all() else mask
 
 
 def _part(array: Any, *block: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..autograd import Tensor, add
+from ..autograd import Tensor
 from ..backend import Generator, as_generator
 from .dropout import Dropout
 from .layer_norm import LayerNorm
@@ -13,7 +13,7 @@ from .lengths import length
 from .linear import Linear
 from .module import Module
 from .multihead_attention import MultiheadAttention
-from .transformer_encoder import as_activation, copies
+from .transformer_encoder import as_activation, copies, feed_forward, joined
 
 
 class TransformerDecoderLayer(Module):
@@ -78,23 +78,20 @@ class TransformerDecoderLayer(Module):
         """
 
         def attended(x: Any) -> Any:
-            y, _ = self.self_attn(x, x, x, tgt_key_padding_mask, False, tgt_mask, is_causal=tgt_is_causal)
-            return self.dropout1(y)
+            return self.self_attn(x, x, x, tgt_key_padding_mask, False, tgt_mask, is_causal=tgt_is_causal)[0]
 
         def informed(x: Any) -> Any:
-            y, _ = self.multihead_attn(
-                x, memory, memory, memory_key_padding_mask, False, memory_mask, is_causal=memory_is_causal
-            )
-            return self.dropout2(y)
+            masks = (memory_key_padding_mask, False, memory_mask)
+            return self.multihead_attn(x, memory, memory, *masks, is_causal=memory_is_causal)[0]
 
-        def thought(x: Any) -> Any:
-            return self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
-
-        x = tgt
-        for norm, branch in ((self.norm1, attended), (self.norm2, informed), (self.norm3, thought)):
-            x = add(x, branch(norm(x))) if self.norm_first else norm(add(x, branch(x)))
-        y: Tensor = x
-        return y
+        if self.norm_first:
+            y, x = joined(tgt, attended(self.norm1(tgt)), self.dropout1, self.norm2)
+            y, x = joined(x, informed(y), self.dropout2, self.norm3)
+            result: Tensor = feed_forward(self, y, x, self.dropout3)
+            return result
+        x, _ = joined(tgt, attended(tgt), self.dropout1, self.norm1)
+        x, _ = joined(x, informed(x), self.dropout2, self.norm2)
+        return self.norm3(feed_forward(self, x, x, self.dropout3))  # type: ignore[no-any-return]
 
 
 class TransformerDecoder(Module):

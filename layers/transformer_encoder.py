@@ -10,7 +10,8 @@ from ..autograd import Tensor, add
 from ..backend import Generator, as_generator
 from .containers import ModuleList
 from .dropout import Dropout
-from .fusion import run_linear
+from .dropout_add_norm import dropout_add_layer_norm
+from .fusion import is_plain, run_linear
 from .gelu import gelu
 from .layer_norm import LayerNorm
 from .lengths import length
@@ -79,19 +80,38 @@ class TransformerEncoderLayer(Module):
         """
 
         def attended(x: Any) -> Any:
-            y, _ = self.self_attn(x, x, x, src_key_padding_mask, False, src_mask, is_causal=is_causal)
-            return self.dropout1(y)
+            return self.self_attn(x, x, x, src_key_padding_mask, False, src_mask, is_causal=is_causal)[0]
 
         if self.norm_first:
-            x = add(src, attended(self.norm1(src)))
-            return self._feed_forward(self.norm2(x), x)
-        x = self.norm1(add(src, attended(src)))
-        y: Tensor = self.norm2(self._feed_forward(x, x))
-        return y
+            y, x = joined(src, attended(self.norm1(src)), self.dropout1, self.norm2)
+            result: Tensor = feed_forward(self, y, x, self.dropout2)
+            return result
+        x, _ = joined(src, attended(src), self.dropout1, self.norm1)
+        return self.norm2(feed_forward(self, x, x, self.dropout2))  # type: ignore[no-any-return]
 
-    def _feed_forward(self, x: Any, past: Any) -> Any:
-        hidden = run_linear(self.linear1, x, activation=self.activation, dropout=self.dropout)
-        return run_linear(self.linear2, hidden, dropout=self.dropout2, residual=past)
+
+def feed_forward(layer: Any, x: Any, past: Any, dropout: Any) -> Any:
+    """``past + dropout(linear2(layer.dropout(activation(linear1(x)))))``."""
+    hidden = run_linear(layer.linear1, x, activation=layer.activation, dropout=layer.dropout)
+    return run_linear(layer.linear2, hidden, dropout=dropout, residual=past)
+
+
+def joined(x: Any, branch: Any, dropout: Any, norm: Any) -> tuple[Tensor, Tensor]:
+    """``norm(x + dropout(branch))`` and the sum: one operation, unless somebody put in or listens to other modules."""
+    if type(dropout) is Dropout and type(norm) is LayerNorm and is_plain(dropout) and is_plain(norm):
+        return dropout_add_layer_norm(
+            branch,
+            x,
+            norm.normalized_shape,
+            norm.weight,
+            norm.bias,
+            norm.eps,
+            dropout.p,
+            training=dropout.training,
+            rng=dropout.rng,
+        )
+    total = add(x, dropout(branch))
+    return norm(total), total
 
 
 class TransformerEncoder(Module):

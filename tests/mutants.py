@@ -47,6 +47,38 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "layer_norm.cu": {
+        "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
+        "constexpr int kBlock = THREADS < 127 ? 128 : THREADS;": "THREADS is a power of two",
+        "constexpr int kBlock = THREADS < 129 ? 128 : THREADS;": "128 threads are 128 either way",
+        "constexpr int kWarps = THREADS >= 32 ? THREADS / 32 : 1;": "32 / 32 is 1",
+        "constexpr int kWarps = THREADS > 31 ? THREADS / 32 : 1;": "32 / 32 is 1",
+        "constexpr int kWarps = THREADS > 33 ? THREADS / 32 : 1;": "THREADS is a power of two",
+        "constexpr int kWarps = THREADS > 32 ? THREADS / 32 : 0;": "read only where it is more than 1",
+        "constexpr int kLanes = THREADS >= 32 ? 32 : THREADS;": "32 either way",
+        "constexpr int kLanes = THREADS > 31 ? 32 : THREADS;": "32 either way",
+        "constexpr int kLanes = THREADS > 33 ? 32 : THREADS;": "THREADS is a power of two",
+        "constexpr int kLanes = THREADS > 32 ? 33 : THREADS;": "halved to 16 all the same",
+        "if (kWarps > 2) {": "a row has 1 warp, or 4 and more",
+        "if (kWarps > 2) __syncthreads();": "a row has 1 warp, or 4 and more",
+        "if (threadIdx.x % 33 == 0) of_warp[i][threadIdx.x / 32] = values[i];": "a warp has one value, stored once",
+        "if (threadIdx.x % 32 == 1) of_warp[i][threadIdx.x / 32] = values[i];": "a warp has one value",
+        "if (span.lane == 1) store_statistics(mean, rstd, span.row, row, r);": "every thread has the same",
+        "if (threadIdx.x == 1) {": "every thread has the same",
+        "if (span.first == 0 && threadIdx.x == 1) store_statistics(mean, rstd, span.row, row, r);": "likewise",
+        "for (int k = 0; k <= PACKS; ++k)": "no lane has a pack there",
+        "if (kRows >= 1) {": "one row put together is that row",
+        "if (kRows > 0) {": "one row put together is that row",
+    },
+    "group_norm.cu": {
+        "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
+        "constexpr int kBlock = THREADS < 127 ? 128 : THREADS;": "THREADS is a power of two",
+        "constexpr int kBlock = THREADS < 129 ? 128 : THREADS;": "128 threads are 128 either way",
+        "product = warp_sum<THREADS / 31>(of_warp[0][threadIdx.x % (THREADS / 32)]);": "8 warps are 8 either way",
+        "sum = warp_sum<THREADS / 31>(of_warp[1][threadIdx.x % (THREADS / 32)]);": "8 warps are 8 either way",
+        "if (threadIdx.x != 1) return;": "every thread has the same",
+        "values[i] = 1.f;": "of channels beyond the last, which nobody writes",
+    },
     "batch_norm.cu": {
         "constexpr int kChannels = LANES > 2 ? VECTOR : 1;": "LANES is never 2",
         "__shared__ float memory[kBlock * kChannels * (sizeof(Part) * sizeof(float))];": "only more room",

@@ -129,6 +129,7 @@ OPTIONS: dict[str, Any] = {
     "boolean matrix": lambda *s: {"mask": boolean(s[2], s[3])},
     "boolean keys": lambda *s: {"mask": boolean(s[0], 1, 2, s[3])[:, :, 1:]},
     "added": lambda *s: {"mask": minus_infinity(boolean(1, s[1], s[2], s[3]))},
+    "added 0 and -inf": lambda *s: {"mask": np.where(boolean(s[2], s[3]), 0, -np.inf).astype(np.float32)},
     "bias": lambda *s: {"bias": normal(*s, seed=5).astype(np.float32)},
     "bias of heads": lambda *s: {"bias": normal(s[1], s[2], s[3], seed=5).astype(np.float32)},
     "bias of keys": lambda *s: {"bias": normal(s[0], 1, 1, s[3], seed=5).astype(np.float32)},

@@ -164,6 +164,25 @@ def test_an_encoder_learns_which_place_is_asked_for() -> None:
     assert float(loss) < 0.1
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("kind", ["TransformerEncoderLayer", "TransformerDecoderLayer"])
+def test_what_is_joined_into_one_operation_is_what_its_modules_do_one_by_one(kind: str, norm_first: bool) -> None:
+    layer = getattr(L, kind)(8, 2, 16, 0.4, norm_first=norm_first, rng=RNG(0))
+    results = []
+    for listens in (False, True):
+        handles = [m.register_forward_hook(lambda *given: None) for m in layer.modules() if listens]
+        layer.dropout.rng.state = (3, 0)
+        layer.zero_grad()
+        x = lamella.tensor(normal(4, 2, 8), requires_grad=True)
+        y = layer(x) if kind == "TransformerEncoderLayer" else layer(x, normal(3, 2, 8, seed=1))
+        y.backward(normal(4, 2, 8, seed=2))
+        results.append((y.data, x.grad, *(p.grad for p in layer.parameters())))
+        for handle in handles:
+            handle.remove()
+    for a, b in zip(*results, strict=True):
+        assert_close(a, b, atol=1e-5 * max(1.0, np.abs(b).max()))
+
+
 def test_unbatched_is_a_batch_of_one() -> None:
     model = L.Transformer(8, 2, 1, 1, 16, rng=RNG(0)).eval()
     source, target = normal(3, 8), normal(4, 8, seed=1)
