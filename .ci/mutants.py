@@ -5,7 +5,7 @@ each in a process of its own: ``judge(file, line)`` of ``tests/test_<stem>_kerne
 ``tests/test_<stem>.py``, else the quick simulator tests of the latter. A mutant is noticed when a test fails or does
 not end; one that does not compile is not counted. Exits with 1 where less than 97 % of the mutants that compute
 something else are noticed, where a mutant that is listed as equivalent is noticed, and where the tests fail on the
-file as it is.
+file as it is. A header that several kernels include is broken too where ``tests/test_<stem>_kernels.py`` judges it.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ def main() -> None:
 
     import lamella.kernels
 
-    kernels = sorted(Path(lamella.kernels.__file__).resolve().parent.glob(f"{arguments.kernel or '*'}.cu"))
+    folder, wanted = Path(lamella.kernels.__file__).resolve().parent, arguments.kernel or "*"
+    headers = [h for h in folder.glob(f"{wanted}.cuh") if (ROOT / f"tests/test_{h.stem}_kernels.py").exists()]
+    kernels = sorted([*folder.glob(f"{wanted}.cu"), *headers])
     if not kernels:
         sys.exit(f"make mutants: no kernels/{arguments.kernel or '*'}.cu")
     chosen, start = sample(kernels, arguments.number, arguments.seed), time.monotonic()

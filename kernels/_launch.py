@@ -32,7 +32,8 @@ class Plan(NamedTuple):
         defines: the macros that make the variant, as :func:`lamella.backend.get_kernel` takes them.
         grid: number of blocks.
         block: number of threads in a block.
-        scalars: the kernel's arguments after its arrays, as NumPy scalars of the declared types.
+        scalars: the kernel's arguments after its arrays, as NumPy scalars of the declared types, or as arrays of one
+            struct.
         because: the reason for this choice, and what keeps a faster one away.
         shared: bytes of dynamic shared memory.
     """
@@ -41,7 +42,7 @@ class Plan(NamedTuple):
     defines: tuple[str, ...]
     grid: int
     block: int
-    scalars: tuple[np.generic, ...]
+    scalars: tuple[np.generic | np.ndarray, ...]
     because: str
     shared: int = 0
 
@@ -118,6 +119,9 @@ def stream_place(key: int, offset: int) -> tuple[np.uint64, np.uint64, np.int32]
     return np.uint64(key), np.uint64(offset >> 2), np.int32(offset & 3)
 
 
+_NULL = np.uint64(0)  # CuPy passes None as the address 0xffffffff (cupy issue 9046), a number as it is
+
+
 def launch(source: Path, plan: Plan, backend: Backend, *arrays: Array | None) -> None:
     """Run a plan's kernel on dense arrays of one device, then return without waiting for it.
 
@@ -127,7 +131,7 @@ def launch(source: Path, plan: Plan, backend: Backend, *arrays: Array | None) ->
     kernel = get_kernel(source, plan.kernel, plan.defines, arrays[0])
     if plan.shared:
         kernel.max_dynamic_shared_size_bytes = plan.shared
-    arguments = (*arrays, *plan.scalars)
+    arguments = (*[_NULL if array is None else array for array in arrays], *plan.scalars)
     if len(backend.devices()) == 1:
         kernel((plan.grid,), (plan.block,), arguments, shared_mem=plan.shared)
     else:

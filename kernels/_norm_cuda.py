@@ -6,7 +6,6 @@ where a group is a row with a weight for each channel.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -256,19 +255,9 @@ def launch_backward(
     return dweight, dbias
 
 
-def rows_of(
-    backend: Backend,
-    x: Array,
-    *others: Array | None,
-    centred: bool,
-    fused: bool = False,
-    rows: int | None = None,
-    values: int = 0,
-) -> Rows:
+def rows_of(backend: Backend, x: Array, *others: Array | None, centred: bool, fused: bool = False) -> Rows:
     """The :class:`Rows` of a call: ``x`` and every other array that is read or written in packs."""
-    if rows is None:
-        rows = math.prod(x.shape[:-1])
-    cols = x.size // rows if rows else 0
     boundaries = aligned(x, *(a for a in others if a is not None))
     shared = backend.shared_memory(backend.device_of(x))
-    return Rows(x.dtype, rows, cols, boundaries, centred, fused, values, shared)
+    cols = x.shape[-1]
+    return Rows(x.dtype, x.size // cols, cols, boundaries, centred, fused, shared=shared)

@@ -50,11 +50,12 @@ _PROBLEM = np.dtype(  # struct Problem in attention.cu
     ],
     align=True,
 )
-_ZEROS: dict[str, Any] = {
-    name: (0,) * len(_PROBLEM[name].names) if _PROBLEM[name].names else 0 for name in _PROBLEM.names or ()
+_ZEROS: dict[str, Any] = {  # of each field
+    **dict.fromkeys(_PROBLEM.names or (), 0),
+    **dict.fromkeys(("q", "k", "v", "out", "dy", "dq", "dk", "dv", "stream"), (0, 0, 0)),
+    **dict.fromkeys(("mask", "bias"), (0, 0, 0, 0)),
 }
 _BYTES, _FLOATS, _ELEMENTS = 1, 2, 3  # enum Kind there; 0 is none
-_ITEMSIZES = {"float": 4, "half": 2, "bfloat16": 2}
 
 
 class _Case(NamedTuple):
@@ -317,7 +318,7 @@ def _problem(
         memory[name], strides = _dense(backend, array)
         fields[name] = strides[:3]
         if name in loaded:
-            apart = WIDEST_ACCESS // _ITEMSIZES[c_type(array.dtype)]  # elements
+            apart = WIDEST_ACCESS // array.dtype.itemsize  # elements
             if backend.address(memory[name]) % WIDEST_ACCESS or any(stride % apart for stride in strides[:3]):
                 fields["aligned"] = 0
     for name, scores in (("mask", options.mask), ("bias", options.bias)):

@@ -17,7 +17,7 @@
 // a mean of squares. No atomics: results repeat bit for bit. Source: Ioffe and Szegedy 2015, arXiv 1502.03167; Chan,
 // Golub and LeVeque 1983, "Algorithms for computing the sample variance" (merging).
 //
-// architectures: 75 80 86 89 90 100 120
+// architectures: 75 80 90 100 120
 // compile: MOMENTS LANES,RANKS=1,256|8,32 PACKS=4 DTYPE,VECTOR=float,1|half,1|bfloat16,1|float,4|half,8|bfloat16,8 -> 96 registers, 0 spills
 // compile: FORWARD LANES,RANKS=1,256|8,32 PACKS=4 DTYPE,VECTOR=float,1|half,1|bfloat16,1|float,4|half,8|bfloat16,8 -> 112 registers, 0 spills
 // compile: SUMS LANES,RANKS=1,256|8,32 PACKS=2 DTYPE,VECTOR=float,1|half,1|bfloat16,1|float,4|half,8|bfloat16,8 -> 112 registers, 0 spills

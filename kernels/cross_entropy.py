@@ -433,6 +433,7 @@ def _select_kernel(
     kernel = "cross_entropy_rows"
     vector = WIDEST_ACCESS // dtype.itemsize
     single = ""
+    defines: tuple[str, ...]
     if not boundaries_agree:
         vector, single = 1, ", single elements because the arrays' addresses differ modulo 16"
     elif cols <= _FEW_COLUMNS or (kind != "LABELS" and cols <= _SHORT[-1][0]):
@@ -473,6 +474,15 @@ def _scale_plan(dlogits: Array) -> Plan:
     per_block = _SMALL_THREADS * WIDEST_ACCESS // dlogits.dtype.itemsize
     grid = blocks("cross_entropy_scale", dlogits.size, per_block)
     return Plan("cross_entropy_scale", defines, grid, _SMALL_THREADS, (np.int64(dlogits.size),), "")
+
+
+@explained("cross_entropy_backward")
+def _explain_backward(dy: Array, logits: Array, targets: Array, weight: Array | None = None, **given: Any) -> Plan:
+    out = given.pop("out", None)
+    if out is None:
+        backend = common_backend(dy, logits)
+        out = backend.empty(logits.shape, logits.dtype, backend.device_of(logits))
+    return _explain(logits, targets, weight, **given, dlogits=out)
 
 
 @explained("cross_entropy")

@@ -297,3 +297,23 @@ def _explain(x: Array, residual: Array | None, *others: Array | None, centred: b
     if residual is not None:
         check_gradient("explain", residual, x, "residual")
     return explain_rows(backend, x, residual, *others, centred=centred, fused=True)
+
+
+@explained("dropout_add_layer_norm_backward")
+def _explain_layer_norm_backward(
+    dy: Array, total: Array, mean: Array, rstd: Array, weight: Array | None = None, **options: Any
+) -> Plan | Plans:
+    return _explain_backward("dropout_add_layer_norm_backward", dy, total, weight, centred=True)
+
+
+@explained("dropout_add_rms_norm_backward")
+def _explain_rms_norm_backward(
+    dy: Array, total: Array, rstd: Array, weight: Array | None = None, **options: Any
+) -> Plan | Plans:
+    return _explain_backward("dropout_add_rms_norm_backward", dy, total, weight, centred=False)
+
+
+def _explain_backward(function: str, dy: Array, total: Array, weight: Array | None, centred: bool) -> Plan | Plans:
+    check_rows(function, total, weight=weight)
+    check_gradient(function, dy, total)
+    return explain_rows(common_backend(dy, total), total, dy, weight, centred=centred, fused=True, backward=True)

@@ -225,7 +225,7 @@ def _launch(
     backend: Backend, plan: Plan, x: Array, mask: Array | None, options: _Options, factor: float,
     read: tuple[Array, ...], written: Array,
 ) -> None:  # fmt: skip
-    places = (1, 1, 0, 0, 0, 0)
+    places: tuple[int, ...] = (1, 1, 0, 0, 0, 0)
     if mask is not None:
         mask, places = _mask_places(backend, mask, x.shape)
     visible, added = (mask, None) if mask is not None and mask.dtype == bool else (None, mask)
@@ -267,6 +267,16 @@ def _mask_places(backend: Backend, mask: Array, shape: tuple[int, ...]) -> tuple
     lines = [(1, 0)] * (3 - len(lines)) + lines
     (_, s0), (n1, s1), (n2, s2) = lines
     return mask, (n1, n2, s0, s1, s2, steps[-1])
+
+
+@explained("masked_softmax_backward")
+def _explain_backward(dy: Array, x: Array, mask: Array | None = None, *, axis: int = -1, **given: Any) -> Plan:
+    values = {"scale": 1.0, "p": 0.0, "key": 0, "offset": 0, "factor": None, **given}
+    del values["factor"]
+    backend, axis, _ = _check("masked_softmax_backward", x, mask, axis, **values)
+    dy, x = contiguous(backend, dy), contiguous(backend, x)
+    dx = backend.empty(x.shape, x.dtype, backend.device_of(x))
+    return _plan(backend, "masked_softmax_backward", axis, x, dy, dx)
 
 
 @explained("masked_softmax")

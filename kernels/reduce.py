@@ -136,6 +136,7 @@ def _select(operation: str, dtype: Any, layout: tuple[int, int, int], is_aligned
         return definition_plan(f"there is no kernel for {dtype}, only for float32, float16 and bfloat16")
     if cols > _LONGEST:
         return definition_plan(f"the axis has {cols} elements, the kernels index at most {_LONGEST}")
+    scalars: tuple[np.generic, ...]
     kernel = f"reduce_{_KERNELS[operation]}_{'rows' if inner == 1 else 'columns'}"
     if inner == 1:
         vector = WIDEST_ACCESS // dtype.itemsize if is_aligned and cols > _WIDTH else 1

@@ -7,6 +7,7 @@ infinities, so where its result is not finite the sum is taken value by value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from .image_axes import Axis, steps, taps, transposed
+from .layer_norm_numpy import ones
 from .max_pool_numpy import over_images
 from .scratch import Scratch
 
 _LONGEST = 512  # of an axis, for a product with a matrix: it multiplies every input with every output
+_TOGETHER = 1 << 11  # values that are added up in one product; more lose digits in one chain of additions
 _MANY = 8  # inputs of a window from which on its sum is such a product
 
 
@@ -31,7 +34,20 @@ def backward(dy: Any, axes: Sequence[Axis], dx: Any) -> None:
     _run(dy, dx, axes, True)
 
 
+def _size_of_everything(axes: Sequence[Axis]) -> int:
+    """How many values an image has, where every axis has one window of all of them; else 0."""
+    size = 1
+    for axis in axes:
+        table = taps(axis)
+        whole = axis.out == 1 and table.weight is None and table.most == axis.length and (table.index >= 0).all()
+        size *= axis.length if whole else 0
+    return size if size <= _TOGETHER else 0
+
+
 def _run(x: Any, y: Any, axes: Sequence[Axis], back: bool) -> None:
+    if size := _size_of_everything(axes):
+        _everything(x, y, size, math.prod(1.0 if (d := taps(axis).divisor) is None else d[0] for axis in axes), back)
+        return
     left = [i for i, axis in enumerate(axes) if not axis.is_identity]
     if y.size > x.size:
         left.reverse()  # what grows, grows last along the rows that are copied whole
@@ -57,6 +73,24 @@ def _run(x: Any, y: Any, axes: Sequence[Axis], back: bool) -> None:
             np.divide(value, divided, value)
 
     over_images(work, x if x.size > y.size else y)
+
+
+def _everything(x: Any, y: Any, size: int, divisor: float, back: bool) -> None:
+    """The sum of each image and channel over ``divisor``, or its gradient."""
+    channels = x.shape[-1]
+
+    def work(start: int, stop: int, room: Scratch) -> None:
+        if back:
+            np.multiply(x[start:stop], x.dtype.type(1.0 / divisor), y[start:stop])
+            return
+        part, out = x[start:stop].reshape(-1, size, channels), y[start:stop].reshape(-1, channels)
+        if channels == 1:
+            np.dot(part[:, :, 0], ones(size, x.dtype), out[:, 0])
+        else:
+            np.matmul(ones(size, x.dtype), part, out)
+        np.divide(out, x.dtype.type(divisor), out)
+
+    over_images(work, y if back else x)
 
 
 def _column(values: Any, ndim: int, number: int, dtype: Any) -> Any:

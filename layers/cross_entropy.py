@@ -64,7 +64,7 @@ def cross_entropy(
             raise TypeError(f"cross_entropy: labels must be integers, got {labels.dtype}")
     rows, owned = _rows(backend.xp, logits)
     targets = labels if labels.ndim == 1 else labels.reshape(-1) if of_labels else _rows(backend.xp, labels)[0]
-    options = {
+    options: dict[str, Any] = {
         "ignore_index": ignore_index,
         "reduction": reduction,
         "label_smoothing": label_smoothing,

@@ -13,7 +13,7 @@ from .drop import check_dropping
 
 @op
 def _masked_softmax(x: Array, mask: Array | None, axis: int, scale: float, p: float, key: int, offset: int) -> Any:
-    options = {"axis": axis, "scale": scale, "p": p, "key": key, "offset": offset}
+    options: dict[str, Any] = {"axis": axis, "scale": scale, "p": p, "key": key, "offset": offset}
     y = kernels.masked_softmax(x, mask, **options)
 
     def to_x(dy: Array, out: Array | None) -> Array:

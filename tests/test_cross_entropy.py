@@ -376,6 +376,8 @@ def test_explain_says_what_runs(device):
     assert "losses and gradient of smoothed" in said
     assert "is read twice" in said
     assert "kept in shared memory" in kernels.explain("cross_entropy", short, labels, dlogits=short)
+    said = kernels.explain("cross_entropy_backward", x[0, 0], short, labels, reduction="sum")
+    assert "losses and gradient of labels" in said
     assert "logits are not C-contiguous and copied first" in kernels.explain("cross_entropy", x[:, :5], labels)
     assert "no kernel for float64" in kernels.explain("cross_entropy", x.astype("float64"), labels)
 

@@ -174,6 +174,8 @@ def test_explain_says_why_nothing_or_nothing_faster_runs(device: Device) -> None
     assert "16-byte boundary" in kernels.explain("layer_norm", wide[1:].reshape(4, 8))
     assert "FUSED=1" in kernels.explain("dropout_add_layer_norm", x, x)
     assert "FUSED=1" in kernels.explain("dropout_add_rms_norm", x, x)
+    assert "BACKWARD_REGISTERS" in kernels.explain("dropout_add_layer_norm_backward", x, x, None, None)
+    assert "BACKWARD_REGISTERS" in kernels.explain("dropout_add_rms_norm_backward", x, x, None)
 
 
 def test_rows_longer_than_shared_memory_are_cut() -> None:

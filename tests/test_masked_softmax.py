@@ -230,6 +230,8 @@ def test_explain_says_what_runs(device):
         assert said == "plain array definition: the cpu backend runs no CUDA kernels"
         return
     assert said.startswith("masked_softmax_forward [REGISTERS DTYPE=float VECTOR=4 THREADS=32 PACKS=4], 1 blocks")
+    said = kernels.explain("masked_softmax_backward", x, x, scale=0.5, factor=1.0)
+    assert said.startswith("masked_softmax_backward [REGISTERS DTYPE=float VECTOR=4")
     assert "is not the last; softmax has a kernel" in kernels.explain("masked_softmax", x, axis=0)
     assert "copied first" in kernels.explain("masked_softmax", x[:, ::2])
     assert "read twice" in kernels.explain("masked_softmax", put(np.zeros((1, 9000), np.float32), device))

@@ -84,11 +84,11 @@ def test_a_noticed_equivalent_fails(command: ModuleType) -> None:
         ("head = wanted < length ?", "head = wanted < ?", "invalid"),
     ],
 )
-def test_a_softmax_mutant_is_judged(command: ModuleType, before: str, after: str, verdict: str) -> None:
-    lines = (KERNELS / "softmax.cu").read_text(encoding="utf-8").splitlines()
+def test_a_mutant_of_a_header_is_judged(command: ModuleType, before: str, after: str, verdict: str) -> None:
+    lines = (KERNELS / "rows.cuh").read_text(encoding="utf-8").splitlines()
     number = next(i for i, line in enumerate(lines, start=1) if before in line)
     line = lines[number - 1].replace(before, after)
-    assert command.verdict(Mutant(KERNELS / "softmax.cu", number, 0, line, "")) == verdict
+    assert command.verdict(Mutant(KERNELS / "rows.cuh", number, 0, line, "")) == verdict
 
 
 @pytest.mark.slow

@@ -67,6 +67,8 @@ CASES = {
     "divided": ((1, 3, 5, 4), (unchanged(5), divided(windows("f", [4], [2], [1], [0], [1], False)[0], 3.0))),
     "mean3": ((1, 2, 3, 4, 5), means((1, 2, 3, 4, 5), [2, 2, 3], [1, 2, 1], [0, 1, 1])),
     "global": ((2, 4, 3, 40), tuple(averaged(axis, False) for axis in adaptive((3, 40), (1, 1)))),
+    "much": ((1, 2, 50, 60), tuple(averaged(axis, False) for axis in adaptive((50, 60), (1, 1)))),
+    "rows": ((2, 3, 4, 9), (unchanged(4), averaged(adaptive((9,), (1,))[0], False))),
     "adaptive": ((2, 3, 7, 5), tuple(averaged(axis, False) for axis in adaptive((7, 5), (3, 8)))),
     "nearest": ((2, 4, 3, 4), (resized(3, 6, "nearest"), resized(4, 7, "nearest"))),
     "linear": ((2, 4, 3, 5), (resized(3, 7, "linear"), resized(5, 4, "linear", True))),
