@@ -47,6 +47,10 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "rotary.cu": {
+        "const float* angles = table + (inside ? position : 1) * dim + pair;": "the row is NaN, whatever is read",
+        "Floats<3 * VECTOR> both;": "more than is used",
+    },
     "layer_norm.cu": {
         "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
         "constexpr int kBlock = THREADS < 127 ? 128 : THREADS;": "THREADS is a power of two",
@@ -107,7 +111,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "for (int first = tile.depth; first <= tile.length; first += DEPTH * PACKS) {": "one more step, all beyond",
         "if (DEPTH >= 1) {": "one part put together is that part",
         "return sum == 0.f ? 1.f : value;": "only zeros to scale, or -inf to lessen",
-        "const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 1.f;": "times a single_y of 0",
         "const float single_y = row.has_single() ? load_float(y + row.single_at()) : 1.f;": "times a single_dy of 0",
         "to_values(packs, row, first, 1.f, v);": "what lies beyond is not written",
         "if (DEPTH > 0) {": "one part put together is that part",
@@ -146,6 +149,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (row.has_single()) mask.drop<2>(&single_g, row.single_at());": "the first of two is the same one",
     },
     "reduce.cu": {
+        "take(other.sum, 1);": "a sum has no place",
         "for (int first = row.lane; first <= row.packs; first += THREADS * PACKS) {": "one more step, no packs",
         "if (same ? place < at : had ? false : value >= best || nan) {": "an equal value is the other case",
         "if (kWarps > 2) {": "a row has 1 warp, or 4 and more",
@@ -155,6 +159,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "const int stop = cols - part * chunk <= chunk ? cols : part * chunk + chunk;": "the same number there",
     },
     "cross_entropy.cu": {
+        "if (wanted.label >= 0) loss += hard * (own <= 1e-18f ? log_sum + (largest - label_logit) : log1pf(rest / own));": "both agree there",  # noqa: E501
+        "for (int first = row.lane; first == row.lane || first <= row.packs; first += kStep) {": "no more packs",
         "for (int k = 0; k <= PACKS; ++k)": "one more pack, beyond the array, is not looked at",
         "__shared__ float of_warp[33];": "one more, which is not used",
         "const float far = kForAll ? row_sum<1>(seen.all == 0.f ? seen.far : seen.far + seen.all * (largest - seen.largest)) : 1.f;": "used only with a part for all classes",  # noqa: E501

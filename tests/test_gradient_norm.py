@@ -81,7 +81,9 @@ def norm64(arrays: list[Any]) -> float:
     return math.sqrt(sum((a.astype(np.float64) ** 2).sum() for a in arrays))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [np.float32, np.float64, ml_dtypes.bfloat16, pytest.param(np.float16, marks=pytest.mark.slow)]
+)
 def test_the_norm_of_several_arrays(dtype: Any, device: Device) -> None:
     backend = backend_for(device)
     rng = np.random.default_rng(0)

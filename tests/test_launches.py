@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 import lamella
 import lamella.layers as L
@@ -85,3 +86,29 @@ def test_the_log_says_where_a_launch_came_from() -> None:
     assert "layers/linear.py" in table
     assert "adam_step" in table
     assert "kernels/optimizer_step.py adam_step" in table
+
+
+def block_step() -> Callable[[], None]:
+    """A Transformer block, 16 wide with 2 heads, dropout everywhere; the loss is the sum of what comes out."""
+    block = L.TransformerEncoderLayer(16, 2, 32, 0.1, "gelu", batch_first=True, rng=lamella.Generator(0))
+    x = tensor(np.random.default_rng(0).standard_normal((2, 5, 16), np.float32))
+    return training_step(block.to("simulator"), lambda block: block(x).sum(), max_norm=1.0)
+
+
+def test_a_step_of_a_transformer_block() -> None:
+    # 11 products; 4 kernels for attention; the others one each way: the two halves of the
+    # feed-forward network, two norms (two launches back); sums for biases; clipping and the update
+    launches, waits, table = count(block_step)
+    assert waits == 0
+    assert launches == 44, table
+
+
+def test_a_null_pointer_is_a_number_not_none() -> None:
+    code = 'extern "C" __global__ void mark(float* x, const float* y) { x[0] = y ? 1.f : 2.f; }'
+    with lamella.testing.simulator() as sim:
+        x = sim.from_numpy(np.zeros(1, np.float32))
+        kernel = sim.compile(code, ()).get_function("mark")
+        kernel((1,), (1,), (x, np.uint64(0)))
+        assert float(x[0]) == 2.0
+        with pytest.raises(lamella.testing.KernelError, match=r"argument 1 \(y\) is None, of which CuPy makes"):
+            kernel((1,), (1,), (x, None))

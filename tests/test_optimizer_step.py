@@ -140,7 +140,6 @@ _QUICK = {
     "ADAM DTYPE=float VECTOR=4 DECAY=2",
     "ADAM DTYPE=bfloat16 VECTOR=8 DECAY=1",
     "SGD DTYPE=half VECTOR=8 MOMENTUM=1 NESTEROV=1 DECAY=1",
-    "SGD DTYPE=float VECTOR=4 MOMENTUM=0 NESTEROV=0 DECAY=0",
 }
 
 
@@ -170,8 +169,12 @@ def judge(broken: Path, number: int) -> None:
 # -- the public functions ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("rule", ["adam", "sgd", "momentum", "nesterov"])
+_SIMPLER = ("sgd", "momentum")
+_WITH_COPY = [pytest.param(dtype, marks=pytest.mark.slow) for dtype in (np.float16, ml_dtypes.bfloat16)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, *_WITH_COPY])
+@pytest.mark.parametrize("rule", ["adam", "nesterov", *(pytest.param(r, marks=pytest.mark.slow) for r in _SIMPLER)])
 def test_functions_agree_with_float64_on_every_device(rule: str, dtype: Any, device: Device) -> None:
     backend = backend_for(device)
     rng = np.random.default_rng(0)
@@ -200,7 +203,7 @@ def test_functions_agree_with_float64_on_every_device(rule: str, dtype: Any, dev
     np.testing.assert_allclose(found, expected, rtol=1e-12 if dtype == np.float64 else 1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
 def test_a_group_is_updated_by_one_launch_also_with_gaps(kind: Any, dtype: str) -> None:
     with lamella.testing.simulator() as sim:
