@@ -123,11 +123,14 @@ def _hidden_is_not_finite(sim: SimulatorBackend) -> None:
 def _visible_is_not_finite(sim: SimulatorBackend) -> None:
     """A NaN shows in the columns and the rows that see it, and nowhere else."""
     for ctype, bad in (("half", np.nan), ("float", np.inf), ("bfloat16", -np.inf)):
-        q, k, v, _ = _arrays(_DTYPES[ctype], 1, 1, 1, 20, 20, 8, 8)
-        v[0, 0, 11, 5] = bad
+        q, k, v, _ = _arrays(_DTYPES[ctype], 1, 1, 1, 20, 20, 8, 16)
+        places = ((11, 5), (7, 8), (3, 12), (18, 15))
+        for key, column in places:
+            v[0, 0, key, column] = bad
         out = sim.to_numpy(kernels.attention(*map(sim.from_numpy, (q, k, v)), causal=True))[0, 0].astype(np.float32)
-        assert not np.isfinite(out[11:, 5]).any()
-        out[11:, 5] = 0
+        for key, column in places:
+            assert not np.isfinite(out[key:, column]).any()
+            out[key:, column] = 0
         assert np.isfinite(out).all()
 
 
