@@ -149,6 +149,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (row.has_single()) mask.drop<2>(&single_g, row.single_at());": "the first of two is the same one",
     },
     "reduce.cu": {
+        "take(other.sum, 1);": "a sum has no place",
         "for (int first = row.lane; first <= row.packs; first += THREADS * PACKS) {": "one more step, no packs",
         "if (same ? place < at : had ? false : value >= best || nan) {": "an equal value is the other case",
         "if (kWarps > 2) {": "a row has 1 warp, or 4 and more",
