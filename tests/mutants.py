@@ -83,6 +83,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (threadIdx.x != 1) return;": "every thread has the same",
         "values[i] = 1.f;": "of channels beyond the last, which nobody writes",
     },
+    "resample.cu": {
+        "if (LANES > 2) sum[0] = warp_sum<LANES>(sum[0]);": "LANES is 1 or 32",
+        "if (LANES > 0) sum[0] = warp_sum<LANES>(sum[0]);": "the sum over one lane is its value",
+        "if (LANES >= 1) sum[0] = warp_sum<LANES>(sum[0]);": "the sum over one lane is its value",
+    },
     "batch_norm.cu": {
         "constexpr int kChannels = LANES > 2 ? VECTOR : 1;": "LANES is never 2",
         "__shared__ float memory[kBlock * kChannels * (sizeof(Part) * sizeof(float))];": "only more room",
@@ -149,6 +154,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (row.has_single()) mask.drop<2>(&single_g, row.single_at());": "the first of two is the same one",
     },
     "reduce.cu": {
+        "take(other.sum, 1);": "a sum has no place",
         "for (int first = row.lane; first <= row.packs; first += THREADS * PACKS) {": "one more step, no packs",
         "if (same ? place < at : had ? false : value >= best || nan) {": "an equal value is the other case",
         "if (kWarps > 2) {": "a row has 1 warp, or 4 and more",
