@@ -47,6 +47,9 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "embedding.cu": {
+        "const long long end = first + chunk <= rows ? first + chunk : rows;": "the same number there",
+    },
     "rotary.cu": {
         "const float* angles = table + (inside ? position : 1) * dim + pair;": "the row is NaN, whatever is read",
         "Floats<3 * VECTOR> both;": "more than is used",
@@ -82,6 +85,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "sum = warp_sum<THREADS / 31>(of_warp[1][threadIdx.x % (THREADS / 32)]);": "8 warps are 8 either way",
         "if (threadIdx.x != 1) return;": "every thread has the same",
         "values[i] = 1.f;": "of channels beyond the last, which nobody writes",
+    },
+    "resample.cu": {
+        "if (LANES > 2) sum[0] = warp_sum<LANES>(sum[0]);": "LANES is 1 or 32",
+        "if (LANES > 0) sum[0] = warp_sum<LANES>(sum[0]);": "the sum over one lane is its value",
+        "if (LANES >= 1) sum[0] = warp_sum<LANES>(sum[0]);": "the sum over one lane is its value",
     },
     "batch_norm.cu": {
         "constexpr int kChannels = LANES > 2 ? VECTOR : 1;": "LANES is never 2",
