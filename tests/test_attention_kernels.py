@@ -91,9 +91,9 @@ def _causal_and_lengths(sim: SimulatorBackend) -> None:
 
 def _all_options(sim: SimulatorBackend) -> None:
     """Two slices of columns, rows that are not aligned; the bias has a sum over batch and queries as its gradient."""
-    options = {"mask": boolean(1, 2, 20, 37), "bias": normal(2, 1, 37, seed=5).astype(np.float32)}
+    options = {"mask": boolean(1, 2, 34, 37), "bias": normal(2, 1, 37, seed=5).astype(np.float32)}
     options |= {"dropout": 0.3, "dropout_key": (7, 2**34 + 3), "scale": -0.3, "key_lengths": np.array([37, 30])}
-    _check(sim, "float", (2, 2, 2, 20, 37, 70, 100), options)
+    _check(sim, "float", (2, 2, 2, 34, 37, 70, 100), options)
 
 
 def _few_queries(sim: SimulatorBackend) -> None:
