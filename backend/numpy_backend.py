@@ -11,7 +11,7 @@ from .base import Array, Backend, MemoryFigures
 from .buffers import BufferPool
 from .device import Device
 from .dtypes import is_half
-from .threads import parallel
+from .threads import blas_core, parallel
 
 _DEVICE = Device("cpu")
 _BLAS_SPLITS = 1 << 18  # multiply-adds; OpenBLAS wakes its own threads from here on, unless it is told not to
@@ -48,7 +48,8 @@ class NumpyBackend(Backend):
     def versions(self) -> dict[str, str]:
         built = np.show_config(mode="dicts") or {}
         blas = built.get("Build Dependencies", {}).get("blas", {})
-        return {"NumPy": np.__version__, "BLAS": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
+        name = f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+        return {"NumPy": np.__version__, "BLAS": f"{name} for {core}" if (core := blas_core()) else name}
 
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Device = _DEVICE) -> Array:
         return self.pool.empty(shape, dtype)

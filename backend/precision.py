@@ -14,8 +14,8 @@ class precision:  # a context manager reads as a word
 
     ``"float32"`` is the default: IEEE products, fast algorithms with a stated error bound allowed. ``"tf32"`` permits
     tensor cores to round the factors to 10 bits of mantissa. ``"strict"`` forbids algorithms that trade accuracy for
-    speed: on the CPU, Winograd's convolution, whose error is at most 2e-5 of the largest value. What counts is the choice
-    in force where an operation runs, so ``backward`` belongs into the block too.
+    speed: on the CPU, Winograd's convolution, whose error is at most 2e-5 of the largest value. What counts is the
+    choice in force where an operation runs, so ``backward`` belongs into the block too.
     """
 
     def __init__(self, choice: str) -> None:

@@ -28,9 +28,14 @@ def _default_threads() -> int:
 
 
 class _Blas:
-    """The thread setting of the OpenBLAS inside the NumPy wheel; does nothing where another BLAS is linked."""
+    """The thread setting of the OpenBLAS inside the NumPy wheel; does nothing where another BLAS is linked.
+
+    Attributes:
+        core: the processor that its products are written for, as ``"Haswell"``; empty where that is not known.
+    """
 
     def __init__(self) -> None:
+        self.core = ""
         self.get: Callable[[], int] = lambda: 1
         self.set: Callable[[int], object] = lambda count: None
         for path in (Path(np.__file__).parent.parent / "numpy.libs").glob("libscipy_openblas*"):
@@ -39,6 +44,10 @@ class _Blas:
             if hasattr(library, "scipy_openblas_set_num_threads" + suffix):
                 self.get = getattr(library, "scipy_openblas_get_num_threads" + suffix)
                 self.set = getattr(library, "scipy_openblas_set_num_threads" + suffix)
+            if hasattr(library, "scipy_openblas_get_corename" + suffix):
+                name = getattr(library, "scipy_openblas_get_corename" + suffix)
+                name.restype = ctypes.c_char_p
+                self.core = name().decode()
 
 
 class _Worker:
@@ -97,6 +106,12 @@ class _Pool:
 
 
 _pool = _Pool()
+
+
+def blas_core() -> str:
+    """The processor that NumPy's OpenBLAS took this one for, as ``"Haswell"``; empty where that is not known."""
+    _pool.blas = _pool.blas or _Blas()
+    return _pool.blas.core
 
 
 def _forget_workers() -> None:

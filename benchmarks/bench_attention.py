@@ -15,7 +15,7 @@ TORCH_BACKENDS = ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "
 
 
 def lamella(causal: bool, backward: bool) -> Callable[..., Run]:
-    def build(q: Any, k: Any, v: Any, dy: Any) -> Run:
+    def build(q: Any, k: Any, v: Any, dy: Any = None) -> Run:
         from lamella import kernels
 
         def forward() -> tuple[Any, ...]:
@@ -33,7 +33,7 @@ def lamella(causal: bool, backward: bool) -> Callable[..., Run]:
 def torch_contender(causal: bool, backward: bool, backend: str = "") -> Callable[..., Run]:
     """PyTorch's attention, by its own choice of a backend or by the one that is named."""
 
-    def build(torch: Any, wrap: Callable[..., Any], q: Any, k: Any, v: Any, dy: Any) -> Run:
+    def build(torch: Any, wrap: Callable[..., Any], q: Any, k: Any, v: Any, dy: Any = None) -> Run:
         attention = torch.nn.functional.scaled_dot_product_attention
         timed = wrap(lambda q, k, v: attention(q, k, v, is_causal=causal))
         inputs = [tensor.detach().requires_grad_(backward) for tensor in (q, k, v)]
@@ -78,17 +78,17 @@ def judge(causal: bool) -> Callable[..., float]:
     def error(results: tuple[Any, ...], inputs: tuple[Any, ...]) -> float:
         errors = []
         for place in ((0, 0), (-1, -1)):
-            q, k, v, dy = (array[place].astype(np.float64) for array in inputs)
+            q, k, v, *dy = (array[place].astype(np.float64) for array in inputs)
             expected = [np.zeros_like(array) for array in (q, q, k, v)]
             out, dq, dk, dv = expected
             for rows, p in _weights(q, k, causal):
                 out[rows] = p @ v
                 if len(results) > 1:
-                    dp = dy[rows] @ v.T
+                    dp = dy[0][rows] @ v.T
                     ds = p * (dp - (dp * p).sum(axis=-1, keepdims=True)) / math.sqrt(q.shape[-1])
                     dq[rows] = ds @ k
                     dk += ds.T @ q[rows]
-                    dv += p.T @ dy[rows]
+                    dv += p.T @ dy[0][rows]
             errors += [
                 relative_error(result[place].astype(np.float64), e)
                 for result, e in zip(results, expected, strict=False)
@@ -105,14 +105,14 @@ def cases(
     products = 4 * batch * heads * length * length * width // (2 if causal else 1)
     word = "causal att." if causal else "attention"
 
-    def numbers(rng: Any) -> tuple[Any, ...]:
-        return tuple(normal(rng, *shape) for _ in range(4))
+    def numbers(count: int) -> Callable[[Any], tuple[Any, ...]]:
+        return lambda rng: tuple(normal(rng, *shape) for _ in range(count))
 
     return [
         Case(
             name=f"{word} {kind} T{length} D{width}",
             suite="kernels",
-            numbers=numbers,
+            numbers=numbers(4 if backward else 3),
             contenders={
                 "lamella": lamella(causal, backward),
                 "torch": torch_contender(causal, backward),

@@ -36,7 +36,7 @@ LAYER_NORM = Operation(
 )
 
 
-def bare_numpy(x: Any, weight: Any, bias: Any, dy: Any) -> Run:
+def bare_numpy(x: Any, weight: Any, bias: Any) -> Run:
     return lambda: (definition(x, weight, bias),)
 
 

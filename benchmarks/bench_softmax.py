@@ -23,7 +23,7 @@ def derivative(dy: Any, x: Any) -> tuple[Any, ...]:
 SOFTMAX = Operation(lambda layers, x: layers.softmax(x), lambda torch, x: torch.softmax(x, -1), definition, derivative)
 
 
-def bare_numpy(x: Any, dy: Any) -> Run:
+def bare_numpy(x: Any) -> Run:
     return lambda: (definition(x),)
 
 

@@ -81,7 +81,8 @@ class Case:
 def normal(rng: Any, *shape: int, scale: float = 1.0) -> Any:
     """Random normals in float32; of a very large array only the first part is drawn, the rest repeats it."""
     size = math.prod(shape)
-    drawn = rng.standard_normal(min(size, _DRAWN), dtype=np.float32) * np.float32(scale)
+    drawn = rng.standard_normal(min(size, _DRAWN), dtype=np.float32)
+    drawn *= np.float32(scale)
     return drawn.reshape(shape) if size <= _DRAWN else np.resize(drawn, shape)
 
 
@@ -133,12 +134,12 @@ class Operation:
 
 
 def lamella_forward(function: Callable[..., Any]) -> Callable[..., Run]:
-    """``function(layers, *tensors)`` without a tape; the last array is dy, which it does not need."""
+    """``function(layers, *tensors)`` without a tape."""
 
     def build(*arrays: Any) -> Run:
         import lamella
 
-        tensors = [lamella.Tensor(array) for array in arrays[:-1]]
+        tensors = [lamella.Tensor(array) for array in arrays]
 
         def run() -> tuple[Any, ...]:
             with lamella.no_grad():
@@ -178,7 +179,7 @@ def torch_forward(function: Callable[..., Any]) -> Callable[..., Run]:
 
         def run() -> tuple[Any, ...]:
             with torch.no_grad():
-                return (timed(*tensors[:-1]),)
+                return (timed(*tensors),)
 
         return run
 
@@ -210,7 +211,7 @@ def forward_error(work: Operation) -> Callable[..., float]:
 
     def error(results: tuple[Any, ...], inputs: tuple[Any, ...]) -> float:
         def of_rows(rows: Any) -> float:
-            arguments = [a[rows] if i < work.batched else a for i, a in enumerate(inputs[:-1])]
+            arguments = [a[rows] if i < work.batched else a for i, a in enumerate(inputs)]
             return relative_error(results[0][rows].astype(np.float64), work.definition(*arguments))
 
         return worst([of_rows(rows) for rows in chunks(inputs[0], all_rows=False)])
@@ -262,7 +263,7 @@ def pair(
     operations = options.pop("operations", 0)
     forward = Case(
         name=f"{name} f {label}",
-        numbers=numbers,
+        numbers=lambda rng: numbers(rng)[:-1],
         contenders={"lamella": lamella_forward(work.lamella), "torch": torch_forward(work.torch)},
         error=forward_error(work),
         values=2 * elements,

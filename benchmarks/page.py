@@ -259,7 +259,8 @@ def page(
             drawings.append(
                 f'<h2>Roofline of {escape(device)}</h2><p class="note">The line is what copying and multiplying '
                 "matrices reached on this machine in this run; the numbers are those of the table. Where there are no "
-                f'products, a value that is moved counts as one operation.</p><div class="wide">{drawing}</div>'
+                "products, a value that is moved counts as one operation; an algorithm that gets by with fewer "
+                f'products than the definition has may lie above.</p><div class="wide">{drawing}</div>'
             )
     failures = "".join(
         f'<p class="failed">{escape(failure["name"])}: {escape(failure["message"])}</p>'

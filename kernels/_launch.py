@@ -119,6 +119,9 @@ def stream_place(key: int, offset: int) -> tuple[np.uint64, np.uint64, np.int32]
     return np.uint64(key), np.uint64(offset >> 2), np.int32(offset & 3)
 
 
+_NULL = np.uint64(0)  # CuPy passes None as the address 0xffffffff (cupy issue 9046), a number as it is
+
+
 def launch(source: Path, plan: Plan, backend: Backend, *arrays: Array | None) -> None:
     """Run a plan's kernel on dense arrays of one device, then return without waiting for it.
 
@@ -128,7 +131,7 @@ def launch(source: Path, plan: Plan, backend: Backend, *arrays: Array | None) ->
     kernel = get_kernel(source, plan.kernel, plan.defines, arrays[0])
     if plan.shared:
         kernel.max_dynamic_shared_size_bytes = plan.shared
-    arguments = (*arrays, *plan.scalars)
+    arguments = (*[_NULL if array is None else array for array in arrays], *plan.scalars)
     if len(backend.devices()) == 1:
         kernel((plan.grid,), (plan.block,), arguments, shared_mem=plan.shared)
     else:

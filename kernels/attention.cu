@@ -13,15 +13,15 @@
 // holds; a query that sees nothing gives 0, lse = -inf and no gradient. A length beyond 0 … keys is noted in
 // `faults`. OPTIONS=1 also has dropout: the weight of (b, h, i, j) is kept where word ((b heads + h) queries + i)
 // keys + j of `stream` is at least `threshold`.
-// Products of float: three of tf32, which err like IEEE products; with TF32=1 one. Nothing is added atomically: results repeat
-// bit for bit. Nothing here has run on a GPU yet.
+// Products of float: three of tf32, which err like IEEE products; with TF32=1 one. Nothing is added atomically, so
+// results repeat bit for bit. Has not run on hardware yet.
 // Source: Dao 2023, arXiv 2307.08691 (blocks, rescaling once); Milakov & Gimelshein 2018, arXiv 1805.02867.
 //
 // architectures: 80 86 89 90 100 120
-// compile: FORWARD TF32=0 OPTIONS,DTYPE,WARPS,WIDTH,SLICE,COLS=1,half,4,128,128,64|0,half,4,64,64,64|1,bfloat16,4,256,128,32|1,float,4,64,64,32 -> 224 registers, 0 spills
-// compile: BACKWARD_QUERIES OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,128,128,32 -> 208 registers, 0 spills
+// compile: FORWARD TF32=0 OPTIONS,DTYPE,WARPS,WIDTH,SLICE,COLS=1,half,4,128,128,64|0,half,4,64,64,64|1,float,4,64,64,32 -> 240 registers, 0 spills
+// compile: BACKWARD_QUERIES OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,128,128,32 -> 224 registers, 0 spills
 // compile: BACKWARD_KEYS OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,128,128,32 -> 248 registers, 0 spills
-// compile: BACKWARD_BIAS OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,64,64,32 -> 176 registers, 0 spills
+// compile: BACKWARD_BIAS OPTIONS=1 TF32=0 DTYPE,WARPS,WIDTH,SLICE,COLS=half,4,64,64,32 -> 192 registers, 0 spills
 // compile: ROWWISE DTYPE=half -> 40 registers, 0 spills
 #include "cuda_compat.cuh"
 #include "fault.cuh"
@@ -57,6 +57,7 @@ constexpr int kChunk = 16 / sizeof(T);  // elements in 16 bytes
 constexpr int kStep = 2 * kChunk;       // depth of one product
 constexpr int kPitch = WIDTH + kChunk;  // an odd number of 16 bytes: eight rows of a matrix lie in all banks
 constexpr int kSteps = WIDTH / kStep;
+constexpr int kParts = COLS / 8, kSliceParts = SLICE / 8;  // a product gives 8 columns
 constexpr int kUnrolled = sizeof(T) == 2 ? kSteps : 4;  // float: more steps at once need more registers than there are
 constexpr int kBlocks = OPTIONS || WIDTH > 64 || sizeof(T) > 2 ? 1 : 3;  // on a multiprocessor: what registers are to be left for
 
@@ -161,7 +162,7 @@ template <int N> __device__ inline void multiply_rows(float (&s)[N / 8][4], cons
 }
 
 // o += p x: p in accumulators, 16 x N; x has N rows in shared memory.
-template <int N> __device__ inline void add_product(float (&o)[SLICE / 8][4], const float (&p)[N / 8][4], const T* x) {
+template <int N> __device__ inline void add_product(float (&o)[kSliceParts][4], const float (&p)[N / 8][4], const T* x) {
 #pragma unroll
   for (int step = 0; step < N / kStep; ++step) {
     unsigned left[4], right[4];
@@ -211,7 +212,7 @@ template <int N> __device__ inline bool any_not_finite(const T* tile) {
 }
 
 // add_product where x has such elements: they count, as NaN, only where their weight is not 0.
-template <int N> __device__ void add_careful_product(float (&o)[SLICE / 8][4], const float (&p)[N / 8][4], const T* x) {
+template <int N> __device__ void add_careful_product(float (&o)[kSliceParts][4], const float (&p)[N / 8][4], const T* x) {
 #pragma unroll
   for (int n = 0; n < SLICE / 16; ++n) {
     __syncwarp();  // for the compiler: without it, it works on all columns at once and runs out of registers
@@ -327,7 +328,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
   const int key_tiles = (some + COLS - 1) / COLS, per_split = (key_tiles + p.splits - 1) / p.splits;
   const int begin = split * per_split, end = min(begin + per_split, key_tiles);
 
-  float o[SLICE / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.f, 0.f};
+  float o[kSliceParts][4] = {}, largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.f, 0.f};
   if (begin < end) {
 #pragma unroll 1
     for (int i = threadIdx.x; i < kRows * (WIDTH / kChunk); i += kThreads) {
@@ -344,7 +345,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
     __syncthreads();  // the keys are there, and nobody reads the values before them any more
     load_rows<COLS, SLICE>(tile_v, v, p.v.row, key0, some, values, p.aligned);
     cp_async_commit();
-    float s[COLS / 8][4] = {};
+    float s[kParts][4] = {};
     multiply_rows<COLS>(s, tile_q + warp * 16 * kPitch, tile_k);
     cp_async_wait<0>();
     __syncthreads();  // likewise the values, and the keys have been read
@@ -357,7 +358,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
     float factor = p.scale * kLog2E;
     if (hides || factor < 0.f) {  // else it is multiplied with in the exponent below, at no cost
 #pragma unroll
-      for (int n = 0; n < COLS / 8; ++n)
+      for (int n = 0; n < kParts; ++n)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const Query& at = mine[i / 2];
@@ -372,14 +373,14 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
     for (int h = 0; h < 2; ++h) {
       float top = -INFINITY;
 #pragma unroll
-      for (int n = 0; n < COLS / 8; ++n) top = fmaxf(top, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
+      for (int n = 0; n < kParts; ++n) top = fmaxf(top, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
       top = fmaxf(largest[h], warp_max<4>(top) * factor);
       const float base = top == -INFINITY ? 0.f : top;  // nothing seen yet: no inf - inf
       const float fade = exp2f(largest[h] - base);
       largest[h] = top;
       sum[h] *= fade;
 #pragma unroll
-      for (int n = 0; n < COLS / 8; ++n) {
+      for (int n = 0; n < kParts; ++n) {
 #pragma unroll
         for (int i = 2 * h; i < 2 * h + 2; ++i) {
           s[n][i] = exp2f(s[n][i] * factor - base);
@@ -394,7 +395,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
         }
       }
 #pragma unroll
-      for (int n = 0; n < SLICE / 8; ++n) {
+      for (int n = 0; n < kSliceParts; ++n) {
         o[n][2 * h] *= fade;
         o[n][2 * h + 1] *= fade;
       }
@@ -415,7 +416,7 @@ attention_forward(const T* q, const T* k, const T* v, const void* mask, const vo
       lse[split * all_rows + mine[h].place] = total == 0.f ? -INFINITY : (largest[h] + log2f(total)) * kLn2;
     T* const to = out + batch * p.out.batch + mine[h].head * p.out.head + mine[h].query * p.out.row + slice;
 #pragma unroll
-    for (int n = 0; n < SLICE / 8; ++n)
+    for (int n = 0; n < kSliceParts; ++n)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int column = n * 8 + lane % 4 * 2 + i;
@@ -453,11 +454,11 @@ template <int N> __device__ inline void kept_by(float (&kept)[N], long long plac
 }
 
 // The same for a warp's rows of queries against COLS keys.
-__device__ inline void derive_rows(float (&s)[COLS / 8][4], float (&dp)[COLS / 8][4], const Query (&mine)[2], int key0, bool hides,
+__device__ inline void derive_rows(float (&s)[kParts][4], float (&dp)[kParts][4], const Query (&mine)[2], int key0, bool hides,
                                    const float (&lse)[2], const float (&delta)[2], const void* mask, const void* bias,
                                    int batch, const Problem& p) {
 #pragma unroll
-  for (int n = 0; n < COLS / 8; ++n)
+  for (int n = 0; n < kParts; ++n)
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int key = key0 + n * 8 + threadIdx.x % 4 * 2;
@@ -474,10 +475,10 @@ __device__ inline void derive_rows(float (&s)[COLS / 8][4], float (&dp)[COLS / 8
 
 // A warp's rows of a result: columns from `slice` on.
 __device__ inline void store_rows(T* to, const RowStrides& strides, int batch, int head, int row0, int rows, int slice, int width,
-                                  const float (&values)[SLICE / 8][4], float scale) {
+                                  const float (&values)[kSliceParts][4], float scale) {
   to += batch * strides.batch + head * strides.head;
 #pragma unroll
-  for (int n = 0; n < SLICE / 8; ++n)
+  for (int n = 0; n < kSliceParts; ++n)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = row0 + threadIdx.x % 32 / 4 + i / 2 * 8, column = slice + n * 8 + threadIdx.x % 4 * 2 + i % 2;
@@ -519,7 +520,7 @@ attention_backward_queries(const T* q, const T* k, const T* v, const void* mask,
   const int some = seen_by(min(first + kRows, p.queries) - 1, length, p), all = masks ? 0 : seen_by(first, length, p);
   const int end = (some + COLS - 1) / COLS;
 
-  float sum[SLICE / 8][4] = {};
+  float sum[kSliceParts][4] = {};
   load_rows<kRows, WIDTH>(tile_q, q, p.q.row, first, p.queries, p.width, p.aligned);
   load_rows<kRows, WIDTH>(tile_dy, dy, p.dy.row, first, p.queries, p.value_width, p.aligned);
   for (int tile = -1; tile < end; ++tile) {  // tile -1 only starts the copies of the first one
@@ -533,7 +534,7 @@ attention_backward_queries(const T* q, const T* k, const T* v, const void* mask,
     cp_async_wait<1>();
     __syncthreads();
     const T* const tile_k = tiles_k + tile % 2 * COLS * kPitch;
-    float s[COLS / 8][4] = {}, dp[COLS / 8][4] = {};
+    float s[kParts][4] = {}, dp[kParts][4] = {};
     multiply_rows<COLS>(s, tile_q + warp * 16 * kPitch, tile_k);
     multiply_rows<COLS>(dp, tile_dy + warp * 16 * kPitch, tiles_v + tile % 2 * COLS * kPitch);
     const bool hides = key0 + COLS > all;
@@ -574,7 +575,7 @@ attention_backward_keys(const T* q, const T* k, const T* v, const void* mask, co
   const int begin = max(first - p.shift + 1, 0) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;
   const int per_head = first < length ? max(query_tiles - begin, 0) : 0, steps = p.group * per_head;
 
-  float sum_k[SLICE / 8][4] = {}, sum_v[SLICE / 8][4] = {};
+  float sum_k[kSliceParts][4] = {}, sum_v[kSliceParts][4] = {};
   load_rows<kRows, WIDTH>(tile_k, k, p.k.row, first, p.keys, p.width, p.aligned);
   load_rows<kRows, WIDTH>(tile_v, v, p.v.row, first, p.keys, p.value_width, p.aligned);
   for (int step = -1; step < steps; ++step) {  // step -1 only starts the copies of the first one
@@ -599,12 +600,12 @@ attention_backward_keys(const T* q, const T* k, const T* v, const void* mask, co
     const int head = key_head * p.group + step / per_head, query0 = (begin + step % per_head) * COLS, half = step % 2;
     const T* const tile_q = tiles_q + half * COLS * kPitch;
     const T* const tile_dy = tiles_dy + half * COLS * kPitch;
-    float s[COLS / 8][4] = {}, dp[COLS / 8][4] = {};
+    float s[kParts][4] = {}, dp[kParts][4] = {};
     multiply_rows<COLS>(s, tile_k + warp * 16 * kPitch, tile_q);
     multiply_rows<COLS>(dp, tile_v + warp * 16 * kPitch, tile_dy);
     const bool hides = masks || first + kRows > seen_by(query0, length, p);
 #pragma unroll
-    for (int n = 0; n < COLS / 8; ++n)
+    for (int n = 0; n < kParts; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int key = first + warp * 16 + lane / 4 + i / 2 * 8, column = n * 8 + lane % 4 * 2 + i % 2;
@@ -654,7 +655,7 @@ attention_backward_bias(const T* q, const T* k, const T* v, const void* mask, co
   const int query_end = p.bias_queries > 1 ? (query_tile + 1) * kRows : p.queries;
   const int key_end = p.bias_keys > 1 ? (key_tile + 1) * COLS : p.keys;
 
-  float sum[COLS / 8][4] = {};
+  float sum[kParts][4] = {};
   for (int batch = bias_batch; batch < batches; ++batch)
     for (int head = bias_head; head < heads; ++head)
       for (int first = query_tile * kRows; first < query_end; first += kRows)
@@ -679,12 +680,12 @@ attention_backward_bias(const T* q, const T* k, const T* v, const void* mask, co
           }
           cp_async_wait<0>();
           __syncthreads();
-          float s[COLS / 8][4] = {}, dp[COLS / 8][4] = {};
+          float s[kParts][4] = {}, dp[kParts][4] = {};
           multiply_rows<COLS>(s, tile_q + warp * 16 * kPitch, tile_k);
           multiply_rows<COLS>(dp, tile_dy + warp * 16 * kPitch, tile_v);
           derive_rows(s, dp, mine, key0, true, lse2, deltas, mask, bias, batch, p);
 #pragma unroll
-          for (int n = 0; n < COLS / 8; ++n)
+          for (int n = 0; n < kParts; ++n)
 #pragma unroll
             for (int i = 0; i < 4; ++i) sum[n][i] += dp[n][i];
           __syncthreads();  // before the tiles are loaded over
@@ -692,7 +693,7 @@ attention_backward_bias(const T* q, const T* k, const T* v, const void* mask, co
 
   float* const sums = reinterpret_cast<float*>(memory);  // kRows x COLS
 #pragma unroll
-  for (int n = 0; n < COLS / 8; ++n)
+  for (int n = 0; n < kParts; ++n)
 #pragma unroll
     for (int i = 0; i < 4; ++i)
       sums[(warp * 16 + lane / 4 + i / 2 * 8) * COLS + n * 8 + lane % 4 * 2 + i % 2] = sum[n][i];

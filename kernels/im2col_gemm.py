@@ -66,12 +66,11 @@ def backward_data(backend: Backend, dy: Array, weight: Array, geometry: Windows,
 def backward_weight(backend: Backend, dy: Array, x: Array, geometry: Windows, workspace: int, dweight: Array) -> None:
     """The gradient of the weight: products of ``dy`` and the columns, added in the order of the samples."""
     x, dy = in_format(x, True), in_format(dy, True)
-    total = None
+    filters, channels = dweight.shape[:2]
+    total = backend.xp.zeros((filters, dweight.size // filters), x.dtype)
     for begin, end, cols, memory in _parts(backend, x, geometry, dy.shape[2:], workspace):
         copy_columns(backend, x[begin:end], geometry, cols, memory)
-        part = backend.gemm(pixels(dy[begin:end]).reshape(len(memory), -1).T, memory)  # (F, kernel * C)
-        total = part if total is None else total + part
-    filters, channels = dweight.shape[:2]
+        total += backend.gemm(pixels(dy[begin:end]).reshape(len(memory), -1).T, memory)  # (F, kernel * C)
     dweight[...] = total.reshape(filters, *dweight.shape[2:], channels).transpose(
         0, dweight.ndim - 1, *range(1, dweight.ndim - 1)
     )

@@ -9,7 +9,7 @@
 // nothing is visible gives 0; NaN stays in its row; in place is allowed; results repeat bit for bit.
 //
 // architectures: 75 80 90 120
-// compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=8,4|128,8 -> 64 registers, 0 spills
+// compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=8,4|256,4 -> 64 registers, 0 spills
 // compile: REGISTERS DTYPE=float VECTOR=4 THREADS,PACKS=32,4|512,2 -> 112 registers, 0 spills
 // compile: REGISTERS DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=32,2|512,1 -> 128 registers, 0 spills
 // compile: STREAMED DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 -> 80 registers, 0 spills

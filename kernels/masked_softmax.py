@@ -176,7 +176,7 @@ def _check(
 # Rows that fit the registers of THREADS threads with PACKS packs each, as (packs in the row at most, THREADS, PACKS),
 # by elements in a pack; and PACKS of the streamed variant. None has been tuned on hardware yet.
 _IN_REGISTERS = {
-    1: ((32, 8, 4), (1024, 128, 8)),
+    1: ((32, 8, 4), (1024, 256, 4)),
     4: ((128, 32, 4), (1024, 512, 2)),
     8: ((64, 32, 2), (512, 512, 1)),
 }

@@ -91,7 +91,7 @@ class TransformerDecoderLayer(Module):
             return result
         x, _ = joined(tgt, attended(tgt), self.dropout1, self.norm1)
         x, _ = joined(x, informed(x), self.dropout2, self.norm2)
-        return self.norm3(feed_forward(self, x, x, self.dropout3))  # type: ignore[no-any-return]
+        return self.norm3(feed_forward(self, x, x, self.dropout3))
 
 
 class TransformerDecoder(Module):

@@ -87,7 +87,7 @@ class TransformerEncoderLayer(Module):
             result: Tensor = feed_forward(self, y, x, self.dropout2)
             return result
         x, _ = joined(src, attended(src), self.dropout1, self.norm1)
-        return self.norm2(feed_forward(self, x, x, self.dropout2))  # type: ignore[no-any-return]
+        return self.norm2(feed_forward(self, x, x, self.dropout2))
 
 
 def feed_forward(layer: Any, x: Any, past: Any, dropout: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..autograd import Tensor, concat
+from ..autograd import Parameter, Tensor, concat
 from ..backend import Generator, as_generator
 from ..layers import (
     AdaptiveAvgPool2d,
@@ -155,8 +155,9 @@ class DenseNet(Module):
             rng,
         )
         self.avgpool = AdaptiveAvgPool2d(1)
-        self.classifier = Linear(self.features.channels, length(name, "num_classes", num_classes), rng=rng)
-        init.assign(self.classifier.bias, init.zeros(self.classifier.bias.shape))
+        classes = length(name, "num_classes", num_classes)
+        self.classifier = Linear(self.features.channels, classes, rng=rng)
+        self.classifier.bias = Parameter(init.zeros((classes,)))
 
     def forward(self, x: Any) -> Tensor:
         return self.classifier(flatten(self.avgpool(self.features(x)), 1))

@@ -147,7 +147,8 @@ class Kernel:
         Args:
             grid: number of blocks, one to three axes.
             block: threads in each block, one to three axes.
-            args: device arrays, NumPy scalars of exactly the declared types, ``None`` for a null pointer.
+            args: device arrays, NumPy scalars of exactly the declared types, ``None`` or ``numpy.uint64(0)`` for a null
+                pointer, where only device arrays are taken the latter alone.
             shared_mem: bytes of dynamic shared memory.
         Raises:
             KernelError: the launch is refused, or the kernel has a bug that showed.
@@ -209,7 +210,10 @@ class Kernel:
         for i, (value, declared) in enumerate(zip(args, types, strict=True)):
             if declared.endswith("*"):
                 box: Any = ctypes.c_void_p(0)
-                if value is not None:
+                if value is None and self._device_arrays_only:
+                    why = "is None, of which CuPy makes the address 0xffffffff; write numpy.uint64(0)"
+                    raise self._refuse(f"{self._argument(i)} {why}")
+                if value is not None and not (isinstance(value, np.uint64) and value == 0):
                     array = self._array(i, value, declared)
                     writable = array.flags.writeable and not declared.startswith("const ")
                     buffers.append(_Buffer(array.ctypes.data, array.nbytes, writable, i))

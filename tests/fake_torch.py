@@ -62,6 +62,9 @@ class Tensor:
     def reshape(self, *shape: int) -> Tensor:
         return Tensor(self.inner.reshape(*shape))
 
+    def __add__(self, other: Tensor) -> Tensor:
+        return Tensor(self.inner + other.inner)
+
     def __getitem__(self, key: Any) -> Tensor:
         return Tensor(self.inner[key])
 
@@ -147,10 +150,11 @@ class FakeTorch:
         self.matmul = does(lamella.Tensor.__matmul__)
         functional = {
             name: does(getattr(layers, name))
-            for name in ("layer_norm", "rms_norm", "group_norm", "gelu", "dropout", "mse_loss", "cross_entropy")
-        }
-        if hasattr(layers, "conv2d"):
-            functional["conv2d"] = does(layers.conv2d)
+            for name in (
+                "layer_norm", "rms_norm", "group_norm", "batch_norm", "gelu", "dropout", "mse_loss", "cross_entropy",
+                "conv2d", "max_pool2d", "linear", "embedding",
+            )
+        }  # fmt: skip
         self.nn = SimpleNamespace(
             functional=SimpleNamespace(scaled_dot_product_attention=attention, **functional),
             attention=SimpleNamespace(

@@ -47,6 +47,14 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "attention.cu": {
+        "const bool drops = OPTIONS || p.threshold > 0;": "no word is below a threshold of 0",
+        "const int begin = max(first - p.shift + 1, 0) / COLS, query_tiles = (p.queries + COLS - 0) / COLS;": "one "
+        "tile more at most, of queries that do not exist",
+    },
+    "embedding.cu": {
+        "const long long end = first + chunk <= rows ? first + chunk : rows;": "the same number there",
+    },
     "rotary.cu": {
         "const float* angles = table + (inside ? position : 1) * dim + pair;": "the row is NaN, whatever is read",
         "Floats<3 * VECTOR> both;": "more than is used",
@@ -83,6 +91,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (threadIdx.x != 1) return;": "every thread has the same",
         "values[i] = 1.f;": "of channels beyond the last, which nobody writes",
     },
+    "resample.cu": {
+        "if (LANES > 2) sum[0] = warp_sum<LANES>(sum[0]);": "LANES is 1 or 32",
+        "if (LANES > 0) sum[0] = warp_sum<LANES>(sum[0]);": "the sum over one lane is its value",
+        "if (LANES >= 1) sum[0] = warp_sum<LANES>(sum[0]);": "the sum over one lane is its value",
+    },
     "batch_norm.cu": {
         "constexpr int kChannels = LANES > 2 ? VECTOR : 1;": "LANES is never 2",
         "__shared__ float memory[kBlock * kChannels * (sizeof(Part) * sizeof(float))];": "only more room",
@@ -111,7 +124,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "for (int first = tile.depth; first <= tile.length; first += DEPTH * PACKS) {": "one more step, all beyond",
         "if (DEPTH >= 1) {": "one part put together is that part",
         "return sum == 0.f ? 1.f : value;": "only zeros to scale, or -inf to lessen",
-        "const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 1.f;": "times a single_y of 0",
         "const float single_y = row.has_single() ? load_float(y + row.single_at()) : 1.f;": "times a single_dy of 0",
         "to_values(packs, row, first, 1.f, v);": "what lies beyond is not written",
         "if (DEPTH > 0) {": "one part put together is that part",
@@ -150,6 +162,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (row.has_single()) mask.drop<2>(&single_g, row.single_at());": "the first of two is the same one",
     },
     "reduce.cu": {
+        "take(other.sum, 1);": "a sum has no place",
         "for (int first = row.lane; first <= row.packs; first += THREADS * PACKS) {": "one more step, no packs",
         "if (same ? place < at : had ? false : value >= best || nan) {": "an equal value is the other case",
         "if (kWarps > 2) {": "a row has 1 warp, or 4 and more",
@@ -159,6 +172,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "const int stop = cols - part * chunk <= chunk ? cols : part * chunk + chunk;": "the same number there",
     },
     "cross_entropy.cu": {
+        "if (wanted.label >= 0) loss += hard * (own <= 1e-18f ? log_sum + (largest - label_logit) : log1pf(rest / own));": "both agree there",  # noqa: E501
+        "for (int first = row.lane; first == row.lane || first <= row.packs; first += kStep) {": "no more packs",
         "for (int k = 0; k <= PACKS; ++k)": "one more pack, beyond the array, is not looked at",
         "__shared__ float of_warp[33];": "one more, which is not used",
         "const float far = kForAll ? row_sum<1>(seen.all == 0.f ? seen.far : seen.far + seen.all * (largest - seen.largest)) : 1.f;": "used only with a part for all classes",  # noqa: E501

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 import lamella
 import lamella.layers as L
@@ -100,3 +101,14 @@ def test_a_step_of_a_transformer_block() -> None:
     launches, waits, table = count(block_step)
     assert waits == 0
     assert launches == 44, table
+
+
+def test_a_null_pointer_is_a_number_not_none() -> None:
+    code = 'extern "C" __global__ void mark(float* x, const float* y) { x[0] = y ? 1.f : 2.f; }'
+    with lamella.testing.simulator() as sim:
+        x = sim.from_numpy(np.zeros(1, np.float32))
+        kernel = sim.compile(code, ()).get_function("mark")
+        kernel((1,), (1,), (x, np.uint64(0)))
+        assert float(x[0]) == 2.0
+        with pytest.raises(lamella.testing.KernelError, match=r"argument 1 \(y\) is None, of which CuPy makes"):
+            kernel((1,), (1,), (x, None))

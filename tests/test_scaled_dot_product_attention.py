@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,6 @@ def test_a_query_that_sees_nothing_gives_0_and_moves_nothing(device: Device) -> 
 
 
 MEMORY = """
-import resource, sys
 import numpy as np
 import lamella, lamella.layers as L
 x = np.random.default_rng(0).standard_normal((1, 1, 16384, 16), dtype=np.float32)
@@ -102,7 +102,7 @@ q, k, v = (lamella.tensor(x, requires_grad=True) for _ in range(3))
 y = L.scaled_dot_product_attention(q, k, v, **{options})
 y.backward(np.ones_like(x))
 assert np.isfinite(q.grad).all()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))
 """
 
 
@@ -110,12 +110,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 @pytest.mark.parametrize("options", ["{'is_causal': True}", "{'attn_mask': np.ones((1, 16384), bool)}"])
 def test_memory_is_linear_in_the_length(options: str) -> None:
     """16,384 places: their weights alone would take 1 GB."""
-    pytest.importorskip("resource")
+    if not Path("/proc/self/status").exists():  # what getrusage says includes the parent's memory at the fork
+        pytest.skip("this system does not tell a process's peak memory")
     run = subprocess.run(
         [sys.executable, "-c", MEMORY.format(options=options)], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert int(run.stdout) <= 250, f"{run.stdout} MB"
+    assert int(run.stdout) <= 250 * 1024, f"{run.stdout} KB"
 
 
 ones = np.ones((2, 4, 3, 8), np.float32)

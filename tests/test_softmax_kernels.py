@@ -146,7 +146,7 @@ def sections(lines: list[str]) -> list[set[str]]:
     inside, result = [everything], []
     for line in lines:
         if line.startswith("#if"):
-            inside.append(everything & set(re.findall(r"\w+", line)))
+            inside.append(everything & set(re.findall(r"\w+", line)) or inside[-1])  # others do not choose a kernel
         elif line.startswith("#endif"):
             inside.pop()
         result.append(inside[-1])
