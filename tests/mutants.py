@@ -175,6 +175,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "float single_e = 1.f;": "used only where there is a single element, which sets it",
         "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",
         "if (first + kVector < count) {": "the loop below does the same to the last pack",
+        "constexpr int kVector = 17 / sizeof(T);": "the same quotient for 2 and 4 bytes",
     },
 }
 
