@@ -47,6 +47,11 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
 # a test notices makes `make mutants` fail.
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "attention.cu": {
+        "const bool drops = OPTIONS || p.threshold > 0;": "no word is below a threshold of 0",
+        "const int begin = max(first - p.shift + 1, 0) / COLS, query_tiles = (p.queries + COLS - 0) / COLS;": "one "
+        "tile more at most, of queries that do not exist",
+    },
     "embedding.cu": {
         "const long long end = first + chunk <= rows ? first + chunk : rows;": "the same number there",
     },
