@@ -92,7 +92,8 @@ def conv2d(
 
     Numbers for both axes alike, or a pair; otherwise as :func:`conv1d`. The result keeps the memory format of ``x``
     (channels first or last). On the CPU kernels of 3 and 5 values at stride 1 take Winograd's algorithm where it pays:
-    its error is at most 2e-5 of the largest value; inside ``lamella.precision("strict")`` it is not used.
+    its error is at most 2e-5 of the largest value, its result is channels-last; inside ``lamella.precision("strict")``
+    it is not used.
     """
     return _conv_axes("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 

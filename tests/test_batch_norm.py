@@ -296,3 +296,24 @@ def test_large_arrays_are_cut_into_chunks(shape, threads):
                 np.testing.assert_allclose(found, value, atol=2e-6 * max(1, abs(value).max()) * 10)
     finally:
         lamella.set_num_threads(before)
+
+
+def test_sequential_takes_the_relu_after_a_batch_norm_along(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    forward = L.ReLU.forward
+    monkeypatch.setattr(L.ReLU, "forward", lambda self, x: called.append(1) or forward(self, x))
+    values = np.random.default_rng(3).standard_normal((4, 3, 5)).astype(np.float32)
+
+    def results(model: Any) -> list[np.ndarray]:
+        x = lamella.Tensor(on(device, values), requires_grad=True)
+        y = model.to(device)(x)
+        y.backward(on(device, values))
+        return [host(y), host(x.grad), host(model[0].weight.grad), host(model[0].running_mean)]
+
+    together, count = results(L.Sequential(L.BatchNorm1d(3), L.ReLU())), len(called)
+    watched = L.Sequential(L.BatchNorm1d(3), L.ReLU())
+    watched[1].register_forward_hook(lambda module, inputs, output: None)
+    apart = results(watched)
+    assert (count, len(called)) == (0, 1)
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)

@@ -197,3 +197,14 @@ def test_repr_says_what_differs_from_the_default() -> None:
     assert repr(L.ConvTranspose1d(3, 6, 3, 2, 1, 1, groups=3, bias=False)) == (
         "ConvTranspose1d(3, 6, kernel_size=(3,), stride=(2,), output_padding=(1,), padding=(1,), groups=3, bias=False)"
     )
+
+
+def test_winograd_gives_channels_last_and_strict_keeps_the_format() -> None:
+    x = lamella.tensor(np.random.default_rng(0).standard_normal((1, 32, 8, 8)).astype(np.float32))
+    conv = L.Conv2d(32, 32, 3, padding=1)
+    quick = conv(x)
+    with lamella.precision("strict"):
+        strict = conv(x)
+    assert is_channels_last(quick.data)
+    assert strict.data.flags.c_contiguous
+    assert_close(quick.to_numpy(), strict.to_numpy(), atol=2e-5 * abs(strict.to_numpy()).max())
