@@ -36,8 +36,8 @@ def conv(
     channels of its own group only. 16-bit floats are computed in float32.
 
     Args:
-        x: shape ``(N, C, *lengths)`` with one, two or three lengths; its memory format (channels first or last) is
-            that of the result.
+        x: shape ``(N, C, *lengths)`` with one, two or three lengths. The result keeps its memory format (channels
+            first or last); only Winograd's algorithm on the CPU always gives channels-last, which is quicker.
         weight: shape ``(F, C / groups, *kernel)``, of the dtype of ``x``.
         bias: shape ``(F,)``, or None.
         stride, dilation: an integer, or one for each axis.
@@ -58,7 +58,11 @@ def conv(
     if activation not in (None, "relu"):
         raise ValueError(f"conv: activation must be 'relu' or None, got {activation!r}")
     counts = checked_counts("conv", geometry, x.shape[2:])
-    y = _empty_like(backend, x, (x.shape[0], weight.shape[0], *counts))
+    shape = (x.shape[0], weight.shape[0], *counts)
+    last = is_channels_last(x) or (
+        _has_cpu_path(backend, x) and conv_numpy.rather_pixels(x.dtype, weight, geometry, groups, counts, workspace)
+    )
+    y = empty_images(backend, shape, x.dtype, backend.device_of(x), last)
     if not y.size:
         return y
     relu = activation == "relu"

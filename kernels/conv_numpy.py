@@ -104,6 +104,14 @@ def algorithm(x: Any, weight: Any, geometry: Windows, groups: int, workspace: in
     return BY_PLANES
 
 
+def rather_pixels(
+    dtype: Any, weight: Any, geometry: Windows, groups: int, counts: tuple[int, ...], workspace: int
+) -> bool:
+    """Whether a result is channels-last of its own accord: Winograd's products are, and so what follows is quicker."""
+    filters, channels = weight.shape[:2]
+    return takes_winograd(dtype, channels, filters, geometry, groups, counts, workspace)
+
+
 def forward(
     backend: NumpyBackend,
     x: Any,

@@ -74,7 +74,8 @@ def windows(
 ) -> tuple[Axis, ...]:
     """Windows of one size at equal steps: ``out = (n + 2 padding - dilation (k - 1) - 1) / stride + 1``, rounded down.
 
-    With ``ceil_mode`` rounded up, but a window has to begin within the image or its padding on the left.
+    With ``ceil_mode`` rounded up, but a window has to begin within the image or its padding on the left; an image
+    smaller than a window has one then, where the stride is larger than what is missing.
 
     Raises:
         ValueError: an argument is out of range, or an image is smaller than a window.
@@ -96,7 +97,7 @@ def windows(
         out = (-(-room // s) if ceil_mode else room // s) + 1
         if ceil_mode and (out - 1) * s >= n + p:
             out -= 1
-        if room < 0 or out < 1:
+        if out < 1 or (room < 0 and not ceil_mode):
             raise ValueError(f"{function}: a window of {reach} does not fit an axis of length {n} with padding {p}")
         result.append(Axis(n, out, ("window", k, s, p, d)))
     return tuple(result)

@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 from .. import kernels
-from ..autograd import Parameter, Tensor, no_grad, note_write, op
-from ..backend import Array
+from ..autograd import Parameter, Tensor, is_floating, no_grad, note_write, op
+from ..autograd.tape import require_arrays
+from ..backend import Array, is_array
 from . import init
 from .lengths import length
 from .module import Buffer, Module
@@ -62,8 +63,10 @@ def batch_norm(
         ValueError: in training with one value a channel or none; or outside of it without running statistics.
     Source: Ioffe and Szegedy 2015, arXiv 1502.03167.
     """
-    if (running_mean is None) != (running_var is None):
-        raise ValueError("batch_norm: running_mean and running_var must both be given, or both be None")
+    require_arrays("batch_norm", x=x)
+    check_running("batch_norm", x, running_mean, running_var)
+    momentum = momentum if is_array(momentum) else real("batch_norm", "momentum", momentum)
+    eps = real("batch_norm", "eps", eps)
     if training:
         count = x.size // max(1, x.shape[1]) if x.ndim > 1 else 0
         if count < 2:
@@ -80,6 +83,22 @@ def batch_norm(
         raise ValueError("batch_norm: running_mean and running_var must be given where training is False")
     y, _, _ = _batch_norm(x, weight, bias, residual, (running_mean.data, running_var.data), eps, relu)
     return y
+
+
+def check_running(name: str, x: Any, running_mean: Any, running_var: Any) -> None:
+    """Raise before anything is changed where the running statistics do not fit ``x``, or only one is there."""
+    if (running_mean is None) != (running_var is None):
+        raise ValueError(f"{name}: running_mean and running_var must both be given, or both be None")
+    for what, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if running is None:
+            continue
+        if not isinstance(running, Tensor):
+            raise TypeError(f"{name}: {what} must be a tensor, which is updated in place, got {type(running).__name__}")
+        if not is_floating(running.dtype):
+            raise TypeError(f"{name}: {what} must be floating, got {running.dtype}")
+        if x.ndim > 1 and tuple(running.shape) != (x.shape[1],):
+            shapes = f"({x.shape[1]},) for x {tuple(x.shape)}, got {tuple(running.shape)}"
+            raise ValueError(f"{name}: {what} must have shape {shapes}")
 
 
 class _BatchNorm(Module):
@@ -132,6 +151,7 @@ class _BatchNorm(Module):
     def forward(self, x: Any, residual: Any = None, relu: bool = False) -> Tensor:
         """Normalise; ``residual`` is added before the ``relu``, both in the same step."""
         name = type(self).__name__
+        require_arrays(name, x=x)
         if x.ndim not in self._ndims or x.shape[1] != self.num_features:
             expected = self._shape.replace("C", str(self.num_features))
             raise ValueError(f"{name}: x must have shape {expected}, got {tuple(x.shape)}")
@@ -141,23 +161,25 @@ class _BatchNorm(Module):
         if training and count is not None:
             if math.prod((x.shape[0], *x.shape[2:])) < 2:
                 raise ValueError(f"{name}: training needs more than one value a channel, got shape {tuple(x.shape)}")
-            counted = count.data
-            counted += 1
-            note_write(counted)
             if momentum is None:
-                momentum = 1.0 / counted.astype("float32")  # stays on the device: the host need not wait
-        return batch_norm(
+                momentum = 1.0 / (count.data + 1).astype("float32")  # stays on the device: the host need not wait
+        y = batch_norm(
             x,
             self.running_mean,
             self.running_var,
             self.weight,
             self.bias,
             training,
-            momentum,
+            0.0 if momentum is None else momentum,
             self.eps,
             residual=residual,
             relu=relu,
         )
+        if training and count is not None:  # a batch that was refused is not counted
+            counted = count.data
+            counted += 1
+            note_write(counted)
+        return y
 
     def extra_repr(self) -> str:
         options = f"eps={self.eps}, momentum={self.momentum}, affine={self.affine}"

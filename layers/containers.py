@@ -10,14 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..autograd import Parameter
-from .fusion import can_fuse, run_from
+from .fusion import can_fuse, has_batch_norm, run_from
 from .module import Module
 
 
 class Sequential(Module):
     """The modules one after another: ``Sequential(f, g)(x) = g(f(x))``; their names are ``0``, ``1``, …
 
-    On CUDA a linear layer, the activation and the dropout after it run together, unless one of them has hooks.
+    A batch normalisation and the ReLU after it run together, and on CUDA a linear layer, the activation and the dropout
+    after it, unless one of them has hooks.
 
     Args:
         modules: modules, or any functions of one tensor.
@@ -28,13 +29,14 @@ class Sequential(Module):
             if not callable(module):
                 raise TypeError(f"Sequential: every argument must be a module or a function, got {module!r} at {i}")
         self._order = modules
+        self._normalizes = has_batch_norm(modules)
 
     def _members(self) -> Iterator[tuple[str, Any]]:
         for name, value in super()._members():
             yield name.removeprefix("_order."), value
 
     def forward(self, x: Any) -> Any:
-        if not can_fuse(x):
+        if not (self._normalizes or can_fuse(x)):
             for module in self._order:
                 x = module(x)
             return x

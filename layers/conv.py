@@ -92,7 +92,8 @@ def conv2d(
 
     Numbers for both axes alike, or a pair; otherwise as :func:`conv1d`. The result keeps the memory format of ``x``
     (channels first or last). On the CPU kernels of 3 and 5 values at stride 1 take Winograd's algorithm where it pays:
-    its error is at most 2e-5 of the largest value; inside ``lamella.precision("strict")`` it is not used.
+    its error is at most 2e-5 of the largest value, its result is channels-last; inside ``lamella.precision("strict")``
+    it is not used.
     """
     return _conv_axes("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
@@ -158,6 +159,7 @@ class ConvBase(Module):
 
     def _check(self, x: Any) -> None:
         axes = self.axes
+        require_arrays(type(self).__name__, x=x)
         if x.ndim not in (axes + 1, axes + 2) or x.shape[-axes - 1] != self.in_channels:
             letters = ", ".join("DHW"[3 - axes :]) if axes > 1 else "L"
             raise ValueError(

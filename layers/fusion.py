@@ -1,7 +1,7 @@
-"""Which modules run as one: on CUDA a linear layer takes the activation and the dropout that follow it along.
+"""Which modules run as one: a batch normalisation takes a ReLU along, on CUDA a linear layer activation and dropout.
 
-``Sequential`` asks here; nothing changes but the number of launches. A module with hooks, or of a class with a forward
-of its own, is always called by itself.
+``Sequential`` asks here; nothing changes but the number of passes over memory. A module with hooks, or of a class with
+a forward of its own, is always called by itself.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from typing import Any
 from ..autograd import Tensor, add
 from ..kernels.activation import Activation, has_activation_kernel
 from ._elementwise import form_of_function
+from .batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from .dropout import Dropout
 from .linear import Linear
 from .module import Module
+from .relu import ReLU
+
+_BATCH_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 
 
 def form_of(module: Any) -> Activation | None:
@@ -31,12 +35,20 @@ def can_fuse(x: Any) -> bool:
     return isinstance(x, Tensor) and has_activation_kernel(x.data)
 
 
+def has_batch_norm(modules: tuple[Any, ...]) -> bool:
+    """Whether something is gained on every device."""
+    return any(type(module) in _BATCH_NORMS for module in modules)
+
+
 def run_from(modules: tuple[Any, ...], i: int, x: Any) -> tuple[Any, int]:
     """Run module ``i``, with those after it that it takes along: the result, and the number of the next module."""
-    module = modules[i]
-    if type(module) is not Linear or not is_plain(module):
-        return module(x), i + 1
-    after = i + 1
+    module, after = modules[i], i + 1
+    if type(module) in _BATCH_NORMS and is_plain(module) and after < len(modules):
+        follower = modules[after]
+        if type(follower) is ReLU and is_plain(follower):
+            return module(x, relu=True), after + 1
+    if type(module) is not Linear or not is_plain(module) or not can_fuse(x):
+        return module(x), after
     form = form_of(modules[after]) if after < len(modules) else None
     after += form is not None
     drop = modules[after] if after < len(modules) else None
@@ -66,6 +78,6 @@ def run_linear(linear: Any, x: Any, *, activation: Any = None, dropout: Any = No
     return y if residual is None else add(residual, y)
 
 
-def is_plain(module: Module) -> bool:
+def is_plain(module: Any) -> bool:
     """Whether a module does what its class says: no hooks, no forward of the one object."""
-    return module._hooks is None and "forward" not in vars(module)
+    return isinstance(module, Module) and module._hooks is None and "forward" not in vars(module)

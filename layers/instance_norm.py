@@ -7,9 +7,10 @@ from typing import Any
 
 from .. import kernels
 from ..autograd import Parameter, Tensor, no_grad, note_write, op
+from ..autograd.tape import require_arrays
 from ..backend import Array
 from . import init
-from .batch_norm import batch_norm
+from .batch_norm import batch_norm, check_running
 from .group_norm import group_norm
 from .lengths import length
 from .module import Buffer, Module
@@ -52,8 +53,9 @@ def instance_norm(
         ValueError: a channel has one value, or there are no running statistics to use.
     Source: Ulyanov, Vedaldi and Lempitsky 2016, arXiv 1607.08022.
     """
-    if (running_mean is None) != (running_var is None):
-        raise ValueError("instance_norm: running_mean and running_var must both be given, or both be None")
+    require_arrays("instance_norm", x=x)
+    check_running("instance_norm", x, running_mean, running_var)
+    momentum, eps = real("instance_norm", "momentum", momentum), real("instance_norm", "eps", eps)
     if x.ndim < 3:
         raise ValueError(f"instance_norm: x must have shape (N, C, ...) with positions, got {tuple(x.shape)}")
     if not use_input_stats:
@@ -125,7 +127,9 @@ class _InstanceNorm(Module):
                 note_write(buffer.data)
 
     def forward(self, x: Any) -> Tensor:
-        name, single = type(self).__name__, x.ndim == self._ndim - 1
+        name = type(self).__name__
+        require_arrays(name, x=x)
+        single = x.ndim == self._ndim - 1
         if x.ndim not in (self._ndim, self._ndim - 1) or x.shape[0 if single else 1] != self.num_features:
             expected = self._shape.replace("C", str(self.num_features))
             raise ValueError(f"{name}: x must have shape {expected}, got {tuple(x.shape)}")

@@ -76,7 +76,10 @@ def _padded(function: str, x: Any, padding: Any, mode: str, value: Any = 0.0) ->
             )
     if mode == "constant":
         whole = (*((0, 0),) * (x.ndim - len(pairs)), *pairs)
-        y: Tensor = _constant_pad(x, whole, real(function, "value", value))
+        number = real(function, "value", value)
+        if not _holds(x.dtype, number):
+            raise ValueError(f"{function}: value must be one that {x.dtype} holds, got {value!r}")
+        y: Tensor = _constant_pad(x, whole, number)
         return y
     if x.ndim - len(pairs) not in (1, 2) or len(pairs) > 3:
         raise ValueError(
@@ -88,6 +91,18 @@ def _padded(function: str, x: Any, padding: Any, mode: str, value: Any = 0.0) ->
     )
     result: Tensor = batched(x, len(pairs), lambda images: resampled(images, axes))
     return result
+
+
+def _holds(dtype: Any, number: float) -> bool:
+    """Whether an array of this dtype can have the number among its values, but for rounding."""
+    if dtype.kind == "b":
+        return number in (0, 1)
+    if dtype.kind not in "iu":
+        return True
+    low, high = -(2 ** (8 * dtype.itemsize - 1)), 2 ** (8 * dtype.itemsize - 1)
+    if dtype.kind == "u":
+        low, high = 0, high - low
+    return low <= number < high and number.is_integer()
 
 
 class _Padding(Module):
@@ -104,6 +119,7 @@ class _Padding(Module):
 
     def forward(self, x: Any) -> Tensor:
         name = type(self).__name__
+        require_arrays(name, x=x)
         if x.ndim not in (self._axes + 1, self._axes + 2):
             letters = ", ".join("DHW"[3 - self._axes :]) if self._axes > 1 else "T"
             raise ValueError(f"{name}: x must have shape (N, C, {letters}) or (C, {letters}), got {tuple(x.shape)}")

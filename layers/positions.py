@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd import Parameter, Tensor, add
+from ..autograd.tape import require_arrays
 from ..backend import Array, Generator, as_generator, backend_for, device
 from . import init
 from .lengths import length
@@ -49,6 +50,7 @@ class _Positions(Module):
             start: how many places came before, where a sequence comes in pieces.
         """
         name = type(self).__name__
+        require_arrays(name, x=x)
         start = length(name, "start", start)
         if x.ndim not in (2, 3) or x.shape[-1] != self.d_model:
             layout = "(N, T, {0}) or (T, {0})" if self.batch_first else "(T, N, {0}) or (T, {0})"

@@ -125,6 +125,7 @@ class Recurrent(Module):
                 raise ValueError(
                     f"{type(self).__name__}: {letter}_0 must have shape {wanted}, got {tuple(state.shape)}"
                 )
+            check_dtype(type(self).__name__, state, self.weight_ih_l0, f"{letter}_0")
             states.append(state if batched else reshape(state, (sizes[0], 1, width)))
         return states
 
@@ -183,6 +184,7 @@ class RecurrentCell(Module):
                 require_arrays(name, hx=state)
                 if tuple(state.shape) != wanted:
                     raise ValueError(f"{name}: a state must have shape {wanted}, got {tuple(state.shape)}")
+                check_dtype(name, state, self.weight_ih, "a state")
             states = tuple(reshape(state, (rows, self.hidden_size)) for state in states)
         return reshape(x, (1, rows, self.input_size)), states
 
@@ -190,10 +192,10 @@ class RecurrentCell(Module):
         return f"{self.input_size}, {self.hidden_size}" + (", bias=False" if self.bias_ih is None else "")
 
 
-def check_dtype(name: str, x: Any, weight: Any) -> None:
-    """Raise unless ``x`` has the dtype of the parameters."""
+def check_dtype(name: str, x: Any, weight: Any, what: str = "x") -> None:
+    """Raise unless an argument has the dtype of the parameters."""
     if x.dtype != weight.dtype:
-        raise TypeError(f"{name}: x and the weights must have one dtype, got {x.dtype} and {weight.dtype}")
+        raise TypeError(f"{name}: {what} and the weights must have one dtype, got {x.dtype} and {weight.dtype}")
 
 
 def pair(owner: str, hx: Any) -> tuple[Any, Any] | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from .. import kernels
 from ..autograd import Tensor, op
+from ..autograd.tape import require_arrays
 from ..backend import Array, Device, backend_for, backend_of
 from .lengths import length
 from .module import Module
@@ -64,6 +66,9 @@ def rotary_embedding(
     Source: Su et al. 2021, "RoFormer: enhanced transformer with rotary position embedding", arXiv 2104.09864.
     """
     name = "rotary_embedding"
+    require_arrays(name, x=x)
+    if positions is not None:
+        require_arrays(name, positions=positions)
     data = x.data if isinstance(x, Tensor) else x
     places = positions.data if isinstance(positions, Tensor) else positions
     if data.ndim < 2:
@@ -76,11 +81,11 @@ def rotary_embedding(
     elif not backend.runs_cuda and places.size and places.dtype.kind in "iu":
         most = int(places.max()) + 1
     dtype = "float64" if data.dtype.itemsize == 8 else "float32"
-    given = None if frequencies is None else tuple(real(name, "frequencies", f) for f in frequencies)
+    theta, given = _checked_angles(name, theta, frequencies)
     if given is not None and len(given) != dim // 2:
         raise ValueError(f"{name}: frequencies must be {dim // 2} numbers for dim={dim}, got {len(given)}")
     rows = max(1, -(-most // _GROWS_BY)) * _GROWS_BY
-    table = _table(backend.device_of(data), dtype, dim, real(name, "theta", theta), given, rows)
+    table = _table(backend.device_of(data), dtype, dim, theta, given, rows)
     result: Tensor = _rotary(x, table, places, offset, bool(interleaved))
     return result
 
@@ -90,6 +95,20 @@ def _checked_dim(name: str, dim: Any, most: int) -> int:
     if dim % 2 or dim > most:
         raise ValueError(f"{name}: dim must be even and at most {most}, the last axis of x, got {dim}")
     return dim
+
+
+def _checked_angles(name: str, theta: Any, frequencies: Any) -> tuple[float, tuple[float, ...] | None]:
+    base = real(name, "theta", theta)
+    if not 0 < base < math.inf:
+        raise ValueError(f"{name}: theta must be positive and finite, got {theta!r}")
+    if frequencies is None:
+        return base, None
+    if not isinstance(frequencies, Iterable):
+        raise TypeError(f"{name}: frequencies must be numbers, one for each pair, got {frequencies!r}")
+    given = tuple(real(name, "frequencies", f) for f in frequencies)
+    if not all(map(math.isfinite, given)):
+        raise ValueError(f"{name}: frequencies must be finite, got {given}")
+    return base, given
 
 
 class RotaryEmbedding(Module):
@@ -107,8 +126,7 @@ class RotaryEmbedding(Module):
         self.dim = None if dim is None else length("RotaryEmbedding", "dim", dim, 2)
         if self.dim is not None and self.dim % 2:
             raise ValueError(f"RotaryEmbedding: dim must be even, got {dim}")
-        self.theta = real("RotaryEmbedding", "theta", theta)
-        self.frequencies = None if frequencies is None else tuple(frequencies)
+        self.theta, self.frequencies = _checked_angles("RotaryEmbedding", theta, frequencies)
         self.interleaved = bool(interleaved)
         self.max_positions = length("RotaryEmbedding", "max_positions", max_positions, 1)
 

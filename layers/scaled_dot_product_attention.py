@@ -10,6 +10,7 @@ from ..autograd import Tensor, broadcast_to, op, reshape
 from ..autograd.tape import require_arrays
 from ..backend import Array, Generator, as_generator, backend_of
 from .drop import check_probability
+from .real import real
 
 
 @op
@@ -94,6 +95,7 @@ def scaled_dot_product_attention(
     name = "scaled_dot_product_attention"
     require_arrays(name, query=query, key=key, value=value)
     p = check_probability(name, dropout_p, "dropout_p")
+    scale = None if scale is None else real(name, "scale", scale)
     rng = as_generator(name, rng)
     shapes = [tuple(a.shape) for a in (query, key, value)]
     if any(len(shape) < 2 or len(shape) != len(shapes[0]) for shape in shapes):

@@ -53,7 +53,7 @@ def interpolate(
     axes = x.ndim - 2
     if not 1 <= axes <= 3:
         raise ValueError(f"interpolate: x must have shape (N, C, ...) with 1 to 3 spatial axes, got {tuple(x.shape)}")
-    if mode not in _MODES or axes not in _MODES[mode][1]:
+    if not isinstance(mode, str) or mode not in _MODES or axes not in _MODES[mode][1]:
         fitting = ", ".join(repr(name) for name, (_, counts) in _MODES.items() if axes in counts)
         raise ValueError(f"interpolate: mode must be one of {fitting} for {axes} spatial axes, got {mode!r}")
     if (size is None) == (scale_factor is None):
@@ -74,6 +74,8 @@ def interpolate(
         if len(given) != axes:
             raise ValueError(f"interpolate: scale_factor must be a number or {axes} of them, got {scale_factor!r}")
         factors = tuple(real("interpolate", "scale_factor", factor) for factor in given)
+        if math.inf in factors:
+            raise ValueError(f"interpolate: scale_factor must be finite, got {scale_factor!r}")
         outs = tuple(math.floor(n * factor) for n, factor in zip(lengths, factors, strict=True))
         if min(outs) < 1 or min(factors) <= 0:
             raise ValueError(f"interpolate: scale_factor must leave a value, got {scale_factor!r} for {tuple(x.shape)}")

@@ -160,11 +160,13 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "for (int first = row.lane; first <= row.packs; first += kStep) {": "one more step, no lane has a pack",
         "float single_g = row.has_single() ? load_float(dy + row.single_at()) : 1.f;": "times an exponential of 0",
         "if (row.has_single()) mask.drop<2>(&single_g, row.single_at());": "the first of two is the same one",
+        "dot = row_sum<2>(dot * shrink) * statistic;": "shared memory of its own either way",
     },
     "reduce.cu": {
         "take(other.sum, 1);": "a sum has no place",
         "for (int first = row.lane; first <= row.packs; first += THREADS * PACKS) {": "one more step, no packs",
         "if (same ? place < at : had ? false : value >= best || nan) {": "an equal value is the other case",
+        "if (same ? place <= at : had ? false : value > best || nan) {": "the same place has the same value",
         "if (kWarps > 2) {": "a row has 1 warp, or 4 and more",
         "if (threadIdx.x % 32 == 1) of_warp[threadIdx.x / 32] = state;": "every lane of a warp has its result",
         "if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 31] = state;": "the same for 16 warps",
@@ -180,6 +182,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "float single_e = 1.f;": "used only where there is a single element, which sets it",
         "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",
         "if (first + kVector < count) {": "the loop below does the same to the last pack",
+        "constexpr int kVector = 17 / sizeof(T);": "the same quotient for 2 and 4 bytes",
     },
 }
 

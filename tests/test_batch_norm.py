@@ -194,6 +194,42 @@ def test_one_value_a_channel_is_refused_and_leaves_no_trace(device: Device):
         L.batch_norm(x, None, None, training=True)
 
 
+def test_a_refused_batch_leaves_no_trace_in_the_running_statistics(device: Device):
+    x = on(device, np.random.default_rng(0).standard_normal((4, 3, 2)).astype(np.float32))
+    module = L.BatchNorm1d(3).to(device)
+    with pytest.raises(ValueError, match="residual must have the shape of x"):
+        module(x, residual=x[:2])
+    assert int(module.num_batches_tracked.to_numpy()) == 0
+    for shapes, message in (
+        (((3,), (2,)), r"batch_norm: running_var must have shape \(3,\) for x \(4, 3, 2\), got \(2,\)"),
+        (((3, 3), (3,)), r"batch_norm: running_mean must have shape \(3,\) for x \(4, 3, 2\), got \(3, 3\)"),
+    ):
+        for call in (L.batch_norm, L.instance_norm):
+            mean, var = (lamella.tensor(np.ones(shape, np.float32), device=device) for shape in shapes)
+            options = {"training": True} if call is L.batch_norm else {}
+            with pytest.raises(ValueError, match=message.replace("batch_norm", call.__name__)):
+                call(x, mean, var, **options)
+            np.testing.assert_array_equal(mean.to_numpy(), np.ones(shapes[0]))
+            np.testing.assert_array_equal(var.to_numpy(), np.ones(shapes[1]))
+
+
+@pytest.mark.parametrize("norm", [L.batch_norm, L.instance_norm])
+def test_running_statistics_must_be_floating_tensors(norm):
+    x, one = np.ones((2, 3, 4), np.float32), lamella.tensor(np.ones(3, np.float32))
+    name = norm.__name__
+    with pytest.raises(TypeError, match=f"{name}: running_mean must be a tensor, .*, got ndarray"):
+        norm(x, np.ones(3, np.float32), one)
+    with pytest.raises(TypeError, match=f"{name}: running_var must be floating, got int64"):
+        norm(x, one, lamella.tensor(np.ones(3, np.int64)))
+    with pytest.raises(TypeError, match=f"{name}: momentum must be a number, got 'a'"):
+        norm(x, one, one, momentum="a")
+    with pytest.raises(ValueError, match=f"{name}: eps must be a number, got nan"):
+        norm(x, one, one, eps=float("nan"))
+    for module in (L.BatchNorm1d(3), L.InstanceNorm1d(3)):
+        with pytest.raises(TypeError, match=f"{type(module).__name__}: x must be a tensor or an array, got None"):
+            module(None)
+
+
 def test_wrong_arguments_are_named():
     x = np.ones((2, 3, 4), np.float32)
     cpu = {"mean": np.ones(3, np.float32), "var": np.ones(3, np.float32)}
@@ -309,3 +345,24 @@ def test_large_arrays_are_cut_into_chunks(shape, threads):
                 np.testing.assert_allclose(found, value, atol=2e-6 * max(1, abs(value).max()) * 10)
     finally:
         lamella.set_num_threads(before)
+
+
+def test_sequential_takes_the_relu_after_a_batch_norm_along(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    forward = L.ReLU.forward
+    monkeypatch.setattr(L.ReLU, "forward", lambda self, x: called.append(1) or forward(self, x))
+    values = np.random.default_rng(3).standard_normal((4, 3, 5)).astype(np.float32)
+
+    def results(model: Any) -> list[np.ndarray]:
+        x = lamella.Tensor(on(device, values), requires_grad=True)
+        y = model.to(device)(x)
+        y.backward(on(device, values))
+        return [host(y), host(x.grad), host(model[0].weight.grad), host(model[0].running_mean)]
+
+    together, count = results(L.Sequential(L.BatchNorm1d(3), L.ReLU())), len(called)
+    watched = L.Sequential(L.BatchNorm1d(3), L.ReLU())
+    watched[1].register_forward_hook(lambda module, inputs, output: None)
+    apart = results(watched)
+    assert (count, len(called)) == (0, 1)
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)

@@ -192,8 +192,28 @@ def test_errors_name_the_argument_the_rule_and_the_value(call: Any, message: str
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("layer", [L.Conv1d(1, 1, 1), L.Conv2d(1, 1, 1), L.ConvTranspose2d(1, 1, 1), L.ZeroPad2d(1)])
+def test_what_is_no_array_is_named(layer: Any) -> None:
+    name = type(layer).__name__
+    with pytest.raises(TypeError, match=f"{name}: x must be a tensor or an array, got None"):
+        layer(None)
+    with pytest.raises(TypeError, match=f"{name}: x must be a tensor or an array, got a list"):
+        layer([[[1.0]]])
+
+
 def test_repr_says_what_differs_from_the_default() -> None:
     assert repr(L.Conv2d(3, 4, 3)) == "Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))"
     assert repr(L.ConvTranspose1d(3, 6, 3, 2, 1, 1, groups=3, bias=False)) == (
         "ConvTranspose1d(3, 6, kernel_size=(3,), stride=(2,), output_padding=(1,), padding=(1,), groups=3, bias=False)"
     )
+
+
+def test_winograd_gives_channels_last_and_strict_keeps_the_format() -> None:
+    x = lamella.tensor(np.random.default_rng(0).standard_normal((1, 32, 8, 8)).astype(np.float32))
+    conv = L.Conv2d(32, 32, 3, padding=1)
+    quick = conv(x)
+    with lamella.precision("strict"):
+        strict = conv(x)
+    assert is_channels_last(quick.data)
+    assert strict.data.flags.c_contiguous
+    assert_close(quick.to_numpy(), strict.to_numpy(), atol=2e-5 * abs(strict.to_numpy()).max())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lamella.backend import read_source
+from lamella.backend import random_bits, read_source
 from lamella.kernels._launch import stream_place
 from lamella.testing import run_kernel
 
@@ -50,8 +50,12 @@ def _judge(text, defines, dtype, threads, cols, offset, number, seeds):
     else:
         mask, steps = rng.standard_normal((n0, n2, cols)).astype(dtype), (n2 * cols, 0, cols)
         whole, arrays = mask[:, None], (None, mask)
-    scale, p = 0.75, 0.3 if cols > 1 else 0.0
-    kept, threshold = 1 / (1 - p), np.uint32(round(p * 2.0**32))
+    scale = 0.75
+    seen = reference64(x, whole, dy, scale=scale)[0] > 0.01
+    words = random_bits(KEY, OFFSET, x.size).reshape(x.shape)[seen]
+    threshold = words[abs(words / 2.0**32 - 0.3).argmin()] if cols > 1 else np.uint32(0)  # one element is kept just so
+    p = threshold / 2.0**32
+    kept = 1 / (1 - p)
 
     def scalars(factor, steps=steps, across=1):
         places = (np.int64(rows), np.int32(cols), *map(np.int64, (n1, n2, *steps)), np.int32(across))

@@ -176,6 +176,9 @@ x = normal(5, 2, 3)
         (lambda: L.GRU(3, 4)(x, lengths=[3.0, 2.0]), TypeError, "lengths must be integers, got float64"),
         (lambda: L.GRUCell(3, 4)(x), ValueError, r"x must have shape \(N, 3\)"),
         (lambda: L.GRUCell(3, 4)(x[0], normal(3, 4)), ValueError, r"a state must have shape \(2, 4\), got \(3, 4\)"),
+        (lambda: L.RNN(3, 4)(x, np.ones((1, 2, 4))), TypeError, "h_0 and the weights must have one dtype, got float64"),
+        (lambda: L.LSTM(3, 4)(x, (normal(1, 2, 4), np.ones((1, 2, 4)))), TypeError, "c_0 and the weights must"),
+        (lambda: L.GRUCell(3, 4)(x[0], np.ones((2, 4))), TypeError, "a state and the weights must have one dtype"),
         (lambda: L.GRUCell(3, 4)(x[0].astype(float)), TypeError, "GRUCell: x and the weights must have one dtype"),
     ],
 )

@@ -163,6 +163,16 @@ def test_nothing_in_gives_nothing_out(device: Device):
         assert x.grad.shape == x.shape
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_an_image_smaller_than_a_window_has_one_with_ceil_mode(last: bool, device: Device):
+    x = np.arange(1.0, 9.0, dtype=np.float32).reshape(1, 2, 2, 2)
+    images = on(device, x, last)
+    np.testing.assert_array_equal(host(L.avg_pool2d(images, 3, 2, ceil_mode=True).data).ravel(), [2.5, 6.5])
+    np.testing.assert_array_equal(host(L.max_pool2d(images, (3, 2), 2, ceil_mode=True).data).ravel(), [4, 8])
+    summed = L.lp_pool2d(images, 1, 3, ceil_mode=True)  # as if the window were full: 9 values, as in PyTorch
+    np.testing.assert_allclose(host(summed.data).ravel(), [2.5 * 9, 6.5 * 9], rtol=1e-6)
+
+
 def test_wrong_arguments_are_named():
     x = np.ones((2, 4, 6, 6), np.float32)
     for call, message in (
@@ -174,6 +184,11 @@ def test_wrong_arguments_are_named():
         (lambda: L.interpolate(x, size=3, mode="linear"), "mode must be one of 'nearest', .* for 2 spatial axes"),
         (lambda: L.interpolate(x, size=3, align_corners=True), "align_corners is for the linear modes and bicubic"),
         (lambda: L.interpolate(x, scale_factor=0.1), "scale_factor must leave a value, got 0.1"),
+        (lambda: L.interpolate(x, scale_factor=float("inf")), "interpolate: scale_factor must be finite, got inf"),
+        (lambda: L.interpolate(x, size=3, mode=["area"]), r"mode must be one of .*, got \['area'\]"),
+        (lambda: L.avg_pool2d(x, 8, 2, ceil_mode=True), "a window of 8 does not fit an axis of length 6"),
+        (lambda: L.pad(x.astype(np.int64), (1, 1), value=0.5), "value must be one that int64 holds, got 0.5"),
+        (lambda: L.pad(x.astype(np.uint8), (1, 1), value=-1), "value must be one that uint8 holds, got -1"),
         (lambda: L.interpolate(x, scale_factor=(1, 2, 3)), "scale_factor must be a number or 2 of them"),
         (lambda: L.interpolate(x, size=3, recompute_scale_factor=True), "recompute_scale_factor needs scale_factor"),
         (lambda: L.interpolate(x[0, 0], size=3), "x must have shape"),

@@ -134,6 +134,8 @@ ones = np.ones((2, 4, 3, 8), np.float32)
         (lambda f: f(ones, ones, ones, ones[0, 0, :, :3].astype(int)), TypeError, "mask must be boolean or floating"),
         (lambda f: f(ones, ones, ones, np.ones((5, 3), bool)), ValueError, r"mask must be broadcastable .*\(5, 3\)"),
         (lambda f: f(ones, ones, ones, [[True]]), TypeError, "attn_mask must be a tensor or an array, got a list"),
+        (lambda f: f(ones, ones, ones, scale="a"), TypeError, "attention: scale must be a number, got 'a'"),
+        (lambda f: f(ones, ones, ones, scale=float("nan")), ValueError, "attention: scale must be a number, got nan"),
         (lambda f: f(ones, ones, ones, rng=3), TypeError, "rng must be a lamella.Generator or None, got 3"),
     ],
 )

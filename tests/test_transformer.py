@@ -241,6 +241,7 @@ def attention(**options: Any) -> Any:
         (lambda: L.TransformerEncoder(L.Identity(), 0), ValueError, "num_layers must be at least 1, got 0"),
         (lambda: L.Transformer(4, 2, 1, 1, 8)(x, x[:, :2]), ValueError, r"one batch, got \(2, 3, 4\) and \(2, 2, 4\)"),
         (lambda: L.sinusoidal_positions(3, 4, 0), ValueError, "base must be positive, got 0"),
+        (lambda: L.LearnedPositions(2, 4)(None), TypeError, "LearnedPositions: x must be a tensor or an array"),
         (lambda: L.LearnedPositions(2, 4)(x), ValueError, "there are 2 places, got start=0 and 3 more"),
         (lambda: L.LearnedPositions(3, 4)(x, start=-1), ValueError, "start must be at least 0, got -1"),
         (lambda: L.SinusoidalPositions(3, 5)(x), ValueError, r"shape \(N, T, 5\) or \(T, 5\), got \(2, 3, 4\)"),
