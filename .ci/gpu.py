@@ -147,12 +147,31 @@ def environment_without_network() -> str:
             [sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", str(folder)], check=True
         )
         if sys.prefix != sys.base_prefix:  # "system" is then the interpreter below this one's environment
-            version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-            beneath = folder / f"lib/{version}/site-packages/beneath.pth"
-            beneath.write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
+            see_packages(folder, Path(sysconfig.get_paths()["purelib"]))
     install = ["-m", "pip", "install", "-qq", "--no-deps", "--no-build-isolation", "-e", "."]
     subprocess.run([python, *install], cwd=ROOT, check=True)
     return python
+
+
+def see_packages(environment: Path, packages: Path) -> None:
+    """Make an environment see another one's packages.
+
+    CuPy looks for NVIDIA's wheels in an environment's own folder only, not along ``sys.path``, so they are linked.
+    """
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    own = environment / f"lib/{version}/site-packages"
+    (own / "beneath.pth").write_text(f"{packages}\n", encoding="utf-8")
+    if (packages / "nvidia").is_dir():
+        (own / "nvidia").symlink_to(packages / "nvidia")
+
+
+def commit() -> str:
+    """What is tested, by git; ``unknown`` in a copy without its history, or without git."""
+    if shutil.which("git") is None:
+        return "unknown"
+    command = ["git", "describe", "--always", "--dirty"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return said.stdout.strip() or "unknown"
 
 
 def ask_machine(python: str) -> dict[str, Any]:
@@ -160,12 +179,9 @@ def ask_machine(python: str) -> dict[str, Any]:
     answer = subprocess.run([python, "-c", ASK_CUPY], cwd=ROOT, capture_output=True, text=True, check=False)
     if answer.returncode:
         sys.exit(f"make gpu: {answer.stderr.strip().splitlines()[-1]}")
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     found = json.loads(answer.stdout)
     found["machine"]["system"] = platform.platform()
-    return {"commit": commit.stdout.strip() or "unknown", **found}
+    return {"commit": commit(), **found}
 
 
 # -- what one item says ----------------------------------------------------------------------------------------------
@@ -206,7 +222,8 @@ def run_pytest(launcher: list[str], words: list[str], name: str, seconds: float)
         if status is None or not junit.exists():
             message = f"not finished after {seconds:.0f} s" if status is None else f"no report, exit status {status}"
             failures = [{"name": name, "message": message}]
-            return {"verdict": "failed", "passed": 0, "failed": 1, "skipped": 0, "failures": failures}
+            counts = {"verdict": "failed", "passed": 0, "failed": 1, "skipped": 0, "failures": failures}
+            return counts | {"cut_off": status is None}
         report = read_junit(junit)
     found = verdict(report)
     if found == "passed" and status:  # a sanitizer's finding, or a crash at exit
@@ -282,7 +299,7 @@ def measured(item: str, status: int | None, report: Path) -> dict[str, Any]:
         ours.append({"name": item, "message": message})
         found["failures"].append(ours[-1])
     counts = {"passed": len(found["results"]) + len(found["ceilings"]), "failed": len(ours), "skipped": 0}
-    return {"verdict": verdict(counts), **counts, **found}
+    return {"verdict": verdict(counts), **counts, **found, "cut_off": status is None}
 
 
 def go_on(part: str, wanted: list[str], progress: Path, key: dict[str, str], work: Any) -> dict[str, Any] | None:
@@ -305,10 +322,11 @@ def go_on(part: str, wanted: list[str], progress: Path, key: dict[str, str], wor
         left = end - time.monotonic()
         if item in done:
             continue
-        if left < WORTH_STARTING and not first:
+        found = None if left < WORTH_STARTING and not first else work(item, left)
+        if found is None or (found.get("cut_off") and not first):  # what began late is done again with all the time
             print(f"{part}: {len(done)} of {len(wanted)} done; the same command goes on from there", flush=True)
             return None
-        done[item], first = work(item, left), False
+        done[item], first = found, False
         progress.write_text(json.dumps({"key": key, "done": done}), encoding="utf-8")
     return done
 

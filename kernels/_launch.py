@@ -16,6 +16,7 @@ from ..backend import Array, Backend, backend_of, get_kernel
 
 LARGEST_GRID = 2**31 - 1  # blocks in x; y and z end at 65535, so long directions belong into x
 WIDEST_ACCESS = 16  # bytes that one thread loads or stores at once
+OWN_SHARED = 1024  # bytes of a block's shared memory left for what a kernel declares itself: sums of its warps
 
 _C_TYPES: dict[np.dtype[Any], str | None] = {
     np.dtype(np.float32): "float",
@@ -129,14 +130,19 @@ def launch(source: Path, plan: Plan, backend: Backend, *arrays: Array | None) ->
         arrays: the kernel's first arguments; None is a null pointer, but not as the first of them.
     """
     kernel = get_kernel(source, plan.kernel, plan.defines, arrays[0])
-    if plan.shared:
-        kernel.max_dynamic_shared_size_bytes = plan.shared
     arguments = (*[_NULL if array is None else array for array in arrays], *plan.scalars)
     if len(backend.devices()) == 1:
-        kernel((plan.grid,), (plan.block,), arguments, shared_mem=plan.shared)
+        _start(kernel, plan, arguments)
     else:
         with arrays[0].device:  # type: ignore[union-attr]  # a kernel runs on the current device, not on its arrays'
-            kernel((plan.grid,), (plan.block,), arguments, shared_mem=plan.shared)
+            _start(kernel, plan, arguments)
+
+
+def _start(kernel: Any, plan: Plan, arguments: tuple[Any, ...]) -> None:
+    """On the current device: a kernel's limit of shared memory is that device's, too."""
+    if plan.shared:
+        kernel.max_dynamic_shared_size_bytes = plan.shared
+    kernel((plan.grid,), (plan.block,), arguments, shared_mem=plan.shared)
 
 
 _explained: dict[str, Callable[..., Plan | Plans]] = {}

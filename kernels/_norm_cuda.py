@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, Backend
-from ._launch import WIDEST_ACCESS, Plan, Plans, aligned, blocks, c_type, launch, stream_place
+from ._launch import OWN_SHARED, WIDEST_ACCESS, Plan, Plans, aligned, blocks, c_type, launch, stream_place
 from .activation import Dropout
 
 _SOURCE = Path(__file__).with_name("layer_norm.cu")
@@ -126,7 +126,8 @@ def select_forward(call: Rows) -> Plans:
         defines = _defines(call, "FORWARD_REGISTERS", vector, threads, packs)
         return Plans((Plan(name, defines, grid, threads * per_block, scalars, because),))
     held = cols * call.dtype.itemsize
-    if rows >= _ENOUGH_ROWS and held + 1024 <= call.shared:  # 1024: what the block's own sums may take
+    fits = held <= call.shared - OWN_SHARED
+    if rows >= _ENOUGH_ROWS and fits:
         threads, packs = _SHARED[vector]
         name = "norm_forward_shared"
         because = f"a row of {cols} fits the shared memory of a block, one read and one write{single}"
@@ -138,7 +139,7 @@ def select_forward(call: Rows) -> Plans:
     defines = _defines(call, "FORWARD_SPLIT", vector, threads, packs)
     scalars = (*scalars, np.int32(pieces), np.int32(width))
     grid = blocks("norm_forward_pieces", rows * pieces, 1)
-    few = f"{rows} rows are too few for one block each" if held + 1024 <= call.shared else "it fits no block's memory"
+    few = f"{rows} rows are too few for one block each" if fits else "it fits no block's memory"
     because = f"a row of {cols} is cut into {pieces} pieces and read twice, because {few}{single}"
     first = Plan("norm_forward_pieces", defines, grid, threads, scalars, because)
     return Plans((first, first._replace(kernel="norm_forward_apply", because="normalises the pieces")))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, empty_images, in_format, is_channels_last, pixels
 from . import batch_norm_numpy
-from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, definition_plan, explained, launch
+from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, contiguous, definition_plan, explained, launch
 from .layer_norm import widened
 
 _SOURCE = Path(__file__).with_name("batch_norm.cu")
@@ -78,8 +78,9 @@ def batch_norm(
         launch(_SOURCE, moments, backend, x, partial)
         launch(_SOURCE, finish, backend, partial, *statistics)
     mean, var = statistics
+    parameters = (contiguous(backend, a) for a in (mean, var, weight, bias))
     unused = x  # its address stands in for arrays that the flags do not name
-    arrays = (x, *(unused if a is None else a for a in (residual, mean, var, weight, bias)), y)
+    arrays = (x, *(unused if a is None else a for a in (residual, *parameters)), y)
     launch(_SOURCE, forward, backend, *arrays)
     return y, mean, var
 
@@ -129,6 +130,7 @@ def batch_norm_backward(
         g, rows, results, out, added = (_as_matrix(a, last) for a in (dy, x, y, dx, dresidual if masked else None))
         dweight, dbias = batch_norm_numpy.backward(g, rows, results, out, added, mean, var, weight, eps, frozen)
         return dx, dweight, dbias, dresidual
+    mean, var, weight = (contiguous(backend, a) for a in (mean, var, weight))
     sums, finish, backward = _select_backward(dy, x, y, dx, last, weight, eps, frozen, masked)
     splits, channels = int(finish.scalars[0]), x.shape[1]
     partial, totals = _floats(backend, x, splits, 2, channels), _floats(backend, x, 2, channels)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, fault_kind, fault_record
 from ._launch import (
+    OWN_SHARED,
     WIDEST_ACCESS,
     Plan,
     aligned,
@@ -450,7 +451,7 @@ def _select_kernel(
             return Plan(kernel, defines, blocks(kernel, rows, per_block), threads * per_block, scalars, because)
     each = _STREAMED[kind][vector]
     nbytes = -(-cols // vector) * WIDEST_ACCESS
-    cached = gradient and kind == "LABELS" and vector > 1 and nbytes <= min(_CACHE, shared)
+    cached = gradient and kind == "LABELS" and vector > 1 and nbytes <= min(_CACHE, shared - OWN_SHARED)
     defines = (
         "STREAMED", kind, f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={_STREAM_THREADS}", f"PACKS={each}",
         f"CACHED={int(cached)}",

@@ -185,7 +185,9 @@ def _backward(
     backend, shape = common_backend(dy, total), total.shape
     device = backend.device_of(total)
     if backend.runs_cuda and total.size:
-        dy, total, dtotal, weight = (contiguous(backend, a) for a in (dy, total, dtotal, weight))
+        dy, total, dtotal, weight, mean, rstd = (
+            contiguous(backend, a) for a in (dy, total, dtotal, weight, mean, rstd)
+        )
         dresidual = backend.empty(shape, total.dtype, device)
         dx = backend.empty(shape, total.dtype, device) if dropout.threshold else None
         call = _norm_cuda.rows_of(

@@ -67,7 +67,8 @@ def backward_weight(backend: Backend, dy: Array, x: Array, geometry: Windows, wo
     """The gradient of the weight: products of ``dy`` and the columns, added in the order of the samples."""
     x, dy = in_format(x, True), in_format(dy, True)
     filters, channels = dweight.shape[:2]
-    total = backend.xp.zeros((filters, dweight.size // filters), x.dtype)
+    total = backend.empty((filters, dweight.size // filters), x.dtype, backend.device_of(x))
+    total.fill(0)
     for begin, end, cols, memory in _parts(backend, x, geometry, dy.shape[2:], workspace):
         copy_columns(backend, x[begin:end], geometry, cols, memory)
         total += backend.gemm(pixels(dy[begin:end]).reshape(len(memory), -1).T, memory)  # (F, kernel * C)

@@ -104,11 +104,12 @@ __device__ inline int column_of(int i, int j) {
   return threadIdx.x % 16 + (4 * i + j) % (COLUMNS / 16) * 16;
 }
 
-// sums += a b over the kDepth terms of two tiles.
-template <bool kByTerm> __device__ inline void multiply(const T* a, const T* b, Sums& sums) {
+// sums += a b over the kDepth terms of two tiles. E is T: a branch that is left out must depend on a parameter, else the
+// compiler of CUDA 13 asks for what it calls.
+template <bool kByTerm, class E> __device__ inline void multiply(const E* a, const E* b, Sums& sums) {
   [[maybe_unused]] const int row0 = threadIdx.x / 32 / WARPS_N * kWarpRows;
   [[maybe_unused]] const int column0 = threadIdx.x / 32 % WARPS_N * kWarpColumns;
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (sizeof(E) == 2) {
     const int eighth = threadIdx.x % 32 / 8, inner = threadIdx.x % 8;
 #pragma unroll
     for (int term = 0; term < kDepth; term += 16) {
@@ -132,8 +133,8 @@ template <bool kByTerm> __device__ inline void multiply(const T* a, const T* b, 
         const unsigned first[2] = {right[0], right[1]}, second[2] = {right[2], right[3]};
 #pragma unroll
         for (int i = 0; i < kWarpRows / 16; ++i) {
-          mma_m16n8k16<T>(sums[i * (kWarpColumns / 8) + 2 * j], left[i], first);
-          mma_m16n8k16<T>(sums[i * (kWarpColumns / 8) + 2 * j + 1], left[i], second);
+          mma_m16n8k16<E>(sums[i * (kWarpColumns / 8) + 2 * j], left[i], first);
+          mma_m16n8k16<E>(sums[i * (kWarpColumns / 8) + 2 * j + 1], left[i], second);
         }
       }
     }

@@ -70,7 +70,7 @@ def rotary(
     length = x.shape[-2]
     rows = x.size // x.shape[-1]
     rows_each = rows if positions is None or positions.ndim == 1 else rows // positions.shape[0]
-    scalars: tuple[np.generic, ...] = (
+    scalars = (
         np.int64(rows), np.int64(length), np.int64(rows_each), np.int32(x.shape[-1]), np.int32(table.shape[1]),
         np.int64(table.shape[0]), np.int64(offset), np.float32(-1.0 if inverse else 1.0), *plan.scalars,
         fault_kind(_OUTSIDE),

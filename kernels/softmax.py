@@ -12,6 +12,7 @@ import numpy as np
 from ..backend import Array, Backend, backend_of, common_backend
 from . import softmax_numpy
 from ._launch import (
+    OWN_SHARED,
     WIDEST_ACCESS,
     Plan,
     aligned,
@@ -319,7 +320,7 @@ def _select_rows(
     kernel = f"{function}_streamed"
     threads, each = _STREAMED[vector]
     nbytes = cols // vector * WIDEST_ACCESS * (2 if function.endswith("backward") else 1)
-    cached = vector > 1 and nbytes <= min(_CACHE, shared)
+    cached = vector > 1 and nbytes <= min(_CACHE, shared - OWN_SHARED)
     defines = ("STREAMED", f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={threads}", f"PACKS={each}")
     how = "is kept in shared memory, one read and one write" if cached else "is read twice"
     because = f"a row of {cols} does not fit the registers of a block and {how}{single}"

@@ -78,6 +78,6 @@ def run_linear(linear: Any, x: Any, *, activation: Any = None, dropout: Any = No
     return y if residual is None else add(residual, y)
 
 
-def is_plain(module: Module) -> bool:
+def is_plain(module: Any) -> bool:
     """Whether a module does what its class says: no hooks, no forward of the one object."""
-    return module._hooks is None and "forward" not in vars(module)
+    return isinstance(module, Module) and module._hooks is None and "forward" not in vars(module)

@@ -121,6 +121,19 @@ def test_arrays_with_gaps_and_of_the_other_format_are_copied(device: Device):
         )
 
 
+def test_parameters_and_statistics_with_gaps(device: Device):
+    values = np.random.default_rng(6).uniform(0.5, 2, (4, 3, 8)).astype(np.float32)
+    x = on(device, values)
+    weight, bias, mean, var = (on(device, row)[::2] for row in values[:, 0, :6])
+    dense = [on(device, row[::2].copy()) for row in values[:, 0, :6]]
+    y, _, _ = kernels.batch_norm(x, weight, bias, statistics=(mean, var))
+    expected, _, _ = kernels.batch_norm(x, *dense[:2], statistics=tuple(dense[2:]))
+    np.testing.assert_array_equal(host(y), host(expected))
+    found = kernels.batch_norm_backward(y, x, mean, var, weight)[:3]
+    for got, want in zip(found, kernels.batch_norm_backward(y, x, *dense[2:], dense[0])[:3], strict=True):
+        np.testing.assert_array_equal(host(got), host(want))
+
+
 def test_gradients_agree_with_central_differences(device: Device):
     rng = np.random.default_rng(3)
     x, r = rng.standard_normal((3, 2, 4)), rng.standard_normal((3, 2, 4))

@@ -58,6 +58,24 @@ def test_a_variant_compiles_within_its_budget(variant: Variant, architecture: st
 
 @pytest.mark.parametrize(
     "variant",
+    [
+        pytest.param(v, id=str(v), marks=() if {"TF32", "VECTOR=1"} <= {*v.defines} else pytest.mark.slow)
+        for file in _FILES
+        for v in variants(file)
+        if v.is_extreme
+    ],
+)
+def test_a_variant_compiles_with_cuda_13(variant: Variant):
+    """Its registers are others, and its front end reads what that of CUDA 12 leaves out."""
+    if (missing := nvrtc.why_missing(13)) is not None:
+        pytest.skip(missing)
+    compiled = nvrtc.compile_cuda(read_source(KERNELS / variant.file), variant.defines, "90", cuda=13)
+    assert compiled.ok, compiled.log
+    assert "warning" not in compiled.log, compiled.log
+
+
+@pytest.mark.parametrize(
+    "variant",
     [v for v in variants(KERNELS / "softmax.cu") if v.is_extreme and "VECTOR=1" not in v.defines],
     ids=str,
 )

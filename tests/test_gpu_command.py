@@ -140,6 +140,31 @@ def test_a_part_passes_when_something_ran_and_nothing_failed(
     assert len(list(tmp_path.glob("gpu-conformance-*.json"))) == 1
 
 
+def test_an_item_that_began_late_and_did_not_end_is_done_again(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    began: list[str] = []
+
+    def do(part: str, item: str, python: str, out: Path, seconds: float) -> dict[str, Any]:
+        began.append(item)
+        return {**FAILED, "cut_off": True} if began == ["a", "b"] else PASSED
+
+    monkeypatch.setattr(gpu, "do", do)
+    monkeypatch.setattr(gpu, "items", lambda part, python: ["a", "b"])
+    assert gpu.run_part("tests", "python", MACHINE, tmp_path) == gpu.UNFINISHED
+    assert gpu.run_part("tests", "python", MACHINE, tmp_path) == 0
+    assert began == ["a", "b", "b"]
+
+
+def test_an_environment_on_top_of_another_finds_the_wheels_of_nvidia(gpu: ModuleType, tmp_path: Path) -> None:
+    packages, own = tmp_path / "packages", Path(f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages")
+    for folder in (packages / "nvidia/cu13", tmp_path / "environment" / own):
+        folder.mkdir(parents=True)
+    gpu.see_packages(tmp_path / "environment", packages)
+    assert (tmp_path / "environment" / own / "beneath.pth").read_text(encoding="utf-8").split() == [str(packages)]
+    assert (tmp_path / "environment" / own / "nvidia/cu13").is_dir()
+
+
 def test_parts_name_what_exists(gpu: ModuleType) -> None:
     tests, laws = " ".join(gpu.items("tests")).split(), gpu.items("conformance")
     assert "tests/test_softmax.py" in tests

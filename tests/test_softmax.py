@@ -437,7 +437,7 @@ def test_a_row_fits_the_variant_that_is_chosen_for_it():
 
 
 def test_a_row_is_kept_only_where_the_device_has_the_memory():
-    for shared, cached in ((MOST, 1), (48 << 10, 0)):
+    for shared, cached in ((MOST, 1), (48 << 10, 0), (80000, 0)):  # what the kernel declares itself has to fit, too
         plan = module._select("softmax_forward", np.dtype(np.float32), (5, 20000), 1, True, True, shared)
         assert f"CACHED={cached}" in plan.defines
         assert plan.shared == cached * 80000
@@ -471,15 +471,21 @@ def test_an_axis_beyond_the_kernels_index_takes_the_definition():
 
 def test_with_several_devices_a_kernel_runs_on_that_of_its_arrays(monkeypatch):
     testing = pytest.importorskip("lamella.testing")
-    entered = []
+    happened = []
     with testing.simulator() as simulated:
         x = simulated.from_numpy(np.float32([[1, 2, 3]]))
         device = type(x.device)
-        monkeypatch.setattr(device, "__enter__", lambda self: entered.append(self.id))
+        monkeypatch.setattr(device, "__enter__", lambda self: happened.append(self.id))
         monkeypatch.setattr(type(simulated), "devices", lambda self: (simulated.device_of(x), None))
         y = kernels.softmax(x)
         np.testing.assert_allclose(y.get(), softmax64(np.array([[1.0, 2, 3]])), atol=1e-6)
-    assert entered == [0]
+        assert happened == [0]
+        kernel = testing.module.Kernel
+        limit = kernel.max_dynamic_shared_size_bytes
+        asked = limit.setter(lambda self, value: (happened.append(value), limit.fset(self, value)))
+        monkeypatch.setattr(kernel, "max_dynamic_shared_size_bytes", asked)
+        kernels.softmax(simulated.from_numpy(np.zeros((1, 20000), np.float32)))
+    assert happened == [0, 0, 80000]  # the limit is asked for on that device, too
 
 
 @pytest.mark.parametrize("array", ["dy", "y"])
