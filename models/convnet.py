@@ -37,14 +37,20 @@ def convnet(
     Source: LeCun et al. 1998 (LeNet-5), with max pooling and ReLU.
     """
     rng, dropout = as_generator("convnet", rng), check_probability("convnet", dropout, "dropout")
+    for what, numbers in (("image", image), ("channels", channels)):
+        if not isinstance(numbers, (tuple, list)):
+            raise TypeError(f"convnet: {what} must be a tuple or list of integers, got {numbers!r}")
+    image = tuple(length("convnet", "image", n) for n in image)
+    channels = tuple(length("convnet", "channels", n, 1) for n in channels)
     if len(image) != 3 or min(image[1:]) >> len(channels) < 1 or not channels:
         raise ValueError(
             f"convnet: image must be (channels, height, width), large enough to be halved for each of channels="
-            f"{tuple(channels)}, got {tuple(image)}"
+            f"{channels}, got {image}"
         )
+    kernel_size = length("convnet", "kernel_size", kernel_size)
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"convnet: kernel_size must be odd, got {kernel_size}")
-    before, height, width = (length("convnet", "image", n) for n in image)
+    before, height, width = image
     parts: list[object] = []
     for after in channels:
         parts += [Conv2d(before, after, kernel_size, padding=kernel_size // 2, rng=rng), ReLU(), MaxPool2d(2)]

@@ -185,7 +185,7 @@ def small_densenet(
     Raises:
         ValueError: there is no such depth.
     """
-    layers, rest = divmod(depth - 4, 6)
+    layers, rest = divmod(length("small_densenet", "depth", depth) - 4, 6)
     if rest or layers < 1:
         raise ValueError(f"small_densenet: depth must be 6 n + 4, such as 10, 22 or 40, got {depth}")
     return DenseNet(

@@ -165,7 +165,7 @@ def small_resnet(
         ValueError: there is no such depth.
     Source: He et al. 2015, arXiv 1512.03385, section 4.2.
     """
-    blocks, rest = divmod(depth - 2, 6)
+    blocks, rest = divmod(length("small_resnet", "depth", depth) - 2, 6)
     if rest or blocks < 1:
         raise ValueError(f"small_resnet: depth must be 6 n + 2, such as 8, 14 or 20, got {depth}")
     return ResNet(

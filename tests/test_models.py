@@ -125,6 +125,15 @@ def test_networks_name_what_is_wrong() -> None:
         models.small_densenet(41)
     with pytest.raises(ValueError, match=r"convnet: image must be .*, got \(1, 3, 28\)"):
         models.convnet((1, 3, 28))
+    with pytest.raises(TypeError, match="convnet: image must be a tuple or list of integers, got 'abc'"):
+        models.convnet("abc")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"convnet: channels must be an integer, got 1\.5"):
+        models.convnet(channels=(1.5,))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="convnet: kernel_size must be an integer, got '5'"):
+        models.convnet(kernel_size="5")  # type: ignore[arg-type]
+    for network in (models.small_resnet, models.small_densenet):
+        with pytest.raises(TypeError, match=f"{network.__name__}: depth must be an integer, got '8'"):
+            network("8")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="convnet: kernel_size must be odd, got 4"):
         models.convnet(kernel_size=4)
     with pytest.raises(ValueError, match=r"ResNet: blocks must be .*, got \(\)"):
