@@ -86,7 +86,7 @@ $(VENV)/installed-demo: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
-	@echo "Installing lamella and its test tools into $(VENV), once (NVRTC alone is 90 MB) ..."
+	@echo "Installing lamella and its test tools into $(VENV), once (NVRTC of two releases is 180 MB) ..."
 	@$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/installed-demo
 

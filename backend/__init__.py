@@ -13,6 +13,7 @@ from .numpy_backend import NumpyBackend
 from .philox import (
     Generator,
     as_generator,
+    is_repeating,
     philox4x32,
     random_bits,
     remember_draws,
@@ -76,6 +77,7 @@ __all__ = [
     "in_format",
     "is_array",
     "is_channels_last",
+    "is_repeating",
     "is_view",
     "parallel",
     "philox4x32",

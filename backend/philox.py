@@ -152,6 +152,11 @@ def remember_draws() -> Iterator[list[tuple[int, int, int]]]:
         _drawn.log = outer
 
 
+def is_repeating() -> bool:
+    """Whether a function is being computed again, in this thread: what it keeps of a batch is kept already."""
+    return _drawn.again is not None
+
+
 @contextmanager
 def repeat_draws(draws: list[tuple[int, int, int]]) -> Iterator[None]:
     """Give the remembered draws once more, in their order; the generators themselves do not move."""

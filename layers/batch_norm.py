@@ -8,7 +8,7 @@ from typing import Any
 from .. import kernels
 from ..autograd import Parameter, Tensor, is_floating, no_grad, note_write, op
 from ..autograd.tape import require_arrays
-from ..backend import Array, is_array
+from ..backend import Array, is_array, is_repeating
 from . import init
 from .lengths import length
 from .module import Buffer, Module
@@ -47,7 +47,8 @@ def batch_norm(
 ) -> Tensor:
     """``y = relu((x - mean) / sqrt(var + eps) * weight + bias + residual)``; mean and variance of each channel.
 
-    One step on the tape and a pass over memory fewer than its parts.
+    One step on the tape and a pass over memory fewer than its parts. Where :func:`lamella.checkpoint` computes it again
+    the running statistics stay.
 
     Args:
         x: shape ``(N, C, ...)``, floating.
@@ -72,7 +73,7 @@ def batch_norm(
         if count < 2:
             raise ValueError(f"batch_norm: training needs more than one value a channel, got shape {tuple(x.shape)}")
         y, mean, var = _batch_norm(x, weight, bias, residual, None, eps, relu)
-        if running_mean is not None and running_var is not None:
+        if running_mean is not None and running_var is not None and not is_repeating():
             with no_grad():
                 for running, new in ((running_mean, mean.data), (running_var, var.data * (count / (count - 1)))):
                     old = running.data
@@ -175,7 +176,7 @@ class _BatchNorm(Module):
             residual=residual,
             relu=relu,
         )
-        if training and count is not None:  # a batch that was refused is not counted
+        if training and count is not None and not is_repeating():  # a batch that was refused is not counted
             counted = count.data
             counted += 1
             note_write(counted)

@@ -8,7 +8,7 @@ from typing import Any
 from .. import kernels
 from ..autograd import Parameter, Tensor, no_grad, note_write, op
 from ..autograd.tape import require_arrays
-from ..backend import Array
+from ..backend import Array, is_repeating
 from . import init
 from .batch_norm import batch_norm, check_running
 from .group_norm import group_norm
@@ -69,7 +69,7 @@ def instance_norm(
         result: Tensor = group_norm(x, x.shape[1], weight, bias, eps)
         return result
     y, mean, rstd = _with_statistics(x, weight, bias, eps)
-    if x.shape[0]:
+    if x.shape[0] and not is_repeating():
         with no_grad():
             var = (rstd.data**-2 - eps).mean(axis=0) * (count / (count - 1))
             for running, new in ((running_mean, mean.data.mean(axis=0)), (running_var, var)):

@@ -54,6 +54,18 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "embedding.cu": {
         "const long long end = first + chunk <= rows ? first + chunk : rows;": "the same number there",
+        "__device__ inline long long number_of(long long key) { return key & 0x7fffffffu; }": "rows < 2^31",
+        "const long long next = i + 1 < rows ? row_of(keys[i + 1]) : -2;": "any negative number is no row",
+    },
+    "implicit_gemm.cu": {
+        "if constexpr (VECTOR > 2)": "VECTOR is 1, 4 or 8",
+        "typedef float Sums[ROWS + COLUMNS / kThreads / 4][4];": "more than is used",
+        "for (int i = 0; i < ROWS * 17 / kThreads; ++i)": "8 either way",
+    },
+    "random_bits.cu": {
+        "if (i > count) return;": "nothing is left there for the loop below",
+        "for (int j = 0; j <= 3; ++j)": "a fourth word would have gone with the other three",
+        "for (int j = 0; j < 4; ++j)": "a fourth word would have gone with the other three",
     },
     "rotary.cu": {
         "const float* angles = table + (inside ? position : 1) * dim + pair;": "the row is NaN, whatever is read",

@@ -213,6 +213,19 @@ def test_a_refused_batch_leaves_no_trace_in_the_running_statistics(device: Devic
             np.testing.assert_array_equal(var.to_numpy(), np.ones(shapes[1]))
 
 
+@pytest.mark.parametrize("momentum", [0.25, None])
+@pytest.mark.parametrize("layer", [L.BatchNorm1d, L.InstanceNorm1d])
+def test_a_checkpoint_counts_its_batch_once(layer, momentum, device: Device):
+    x = on(device, np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32))
+    once, again = (layer(3, momentum=momentum, affine=True, track_running_stats=True).to(device) for _ in range(2))
+    once(x)
+    wanted = lamella.Tensor(x, requires_grad=True)
+    lamella.checkpoint(again, wanted).sum().backward()
+    assert wanted.grad is not None
+    for name, value in once.state_dict().items():
+        np.testing.assert_array_equal(host(again.state_dict()[name]), host(value), err_msg=name)
+
+
 @pytest.mark.parametrize("norm", [L.batch_norm, L.instance_norm])
 def test_running_statistics_must_be_floating_tensors(norm):
     x, one = np.ones((2, 3, 4), np.float32), lamella.tensor(np.ones(3, np.float32))
