@@ -51,7 +51,7 @@ def timer(backend: Backend) -> Callable[[], Any]:
 def flush(backend: Backend, device: Device) -> Callable[[], None]:
     """A function that writes more bytes than the device's second-level cache holds, and does not wait.
 
-    So many that the host has launched the work to be timed before they are written: no gap on the host's side is measured.
+    So many that the host has launched the work to be timed before they are written: no gap of the host's is measured.
     """
     if not backend.runs_cuda:
         return lambda: None
