@@ -18,6 +18,7 @@ from ..backend import Backend, Device
 ROUNDS = (10, 200)  # at least and at most
 SECONDS = 1.0  # that the rounds of one benchmark take together, within those limits
 _CACHE = 128 << 20  # bytes to write where the device does not say how large its cache is
+_BUSY = 1 << 30  # bytes that keep a large device writing for about 250 µs, longer than the host needs for a launch
 
 
 class Stamp:
@@ -48,11 +49,15 @@ def timer(backend: Backend) -> Callable[[], Any]:
 
 
 def flush(backend: Backend, device: Device) -> Callable[[], None]:
-    """A function that writes more bytes than the device's second-level cache holds, and does not wait."""
+    """A function that writes more bytes than the device's second-level cache holds, and does not wait.
+
+    So many that the host has launched the work to be timed before they are written: no gap on the host's side is measured.
+    """
     if not backend.runs_cuda:
         return lambda: None
     attributes = getattr(backend.xp.cuda.Device(device.index), "attributes", {})
-    scratch = backend.empty((2 * int(attributes.get("L2CacheSize", _CACHE // 2)),), np.uint8, device)
+    cache = attributes.get("L2CacheSize")
+    scratch = backend.empty((_CACHE if cache is None else max(2 * int(cache), _BUSY),), np.uint8, device)
     return lambda: scratch.fill(0)
 
 

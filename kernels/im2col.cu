@@ -31,7 +31,7 @@ __device__ inline bool item(const Geometry& g, int& c, Position& p) {
   return true;
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) im2col(const T* x, T* cols, const Geometry g) {
+extern "C" __global__ void __launch_bounds__(kThreads, 2) im2col(const T* x, T* cols, const Geometry g) {
   int c;
   Position p;
   if (!item(g, c, p)) return;
@@ -58,7 +58,7 @@ __device__ inline int place_that_takes(const Axis& axis, int i, int u) {
   return reach >= 0 && reach % axis.mul == 0 && reach / axis.mul < axis.size ? reach / axis.mul : -1;
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) col2im(const T* cols, T* x, const Geometry g) {
+extern "C" __global__ void __launch_bounds__(kThreads, 2) col2im(const T* cols, T* x, const Geometry g) {
   int c;
   Position p;
   if (!item(g, c, p)) return;

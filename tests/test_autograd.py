@@ -208,7 +208,7 @@ OFF_THE_TAPE = {
 }
 MACHINERY = {
     *("Parameter", "Tensor", "tensor", "checkpoint", "enable_grad", "grad", "gradcheck", "is_floating", "is_recording"),
-    *("no_grad", "note_write", "op"),
+    *("is_unit", "no_grad", "note_write", "op"),
 }
 
 
