@@ -93,6 +93,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "for (int k = 0; k <= PACKS; ++k)": "no lane has a pack there",
         "if (kRows >= 1) {": "one row put together is that row",
         "if (kRows > 0) {": "one row put together is that row",
+        "if (threshold == 1) return;": "at a threshold of 0 every word is kept, times 1",
+        "const float m = mean != nullptr && span.has(0) ? mean[span.row] : 0.f, r = span.has(0) ? rstd[span.row] : 1.f;": "of no row, nothing is loaded or written",  # noqa: E501
     },
     "group_norm.cu": {
         "constexpr int kBlock = THREADS <= 128 ? 128 : THREADS;": "128 threads are 128 either way",
@@ -102,6 +104,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "sum = warp_sum<THREADS / 31>(of_warp[1][threadIdx.x % (THREADS / 32)]);": "8 warps are 8 either way",
         "if (threadIdx.x != 1) return;": "every thread has the same",
         "values[i] = 1.f;": "of channels beyond the last, which nobody writes",
+        "__shared__ float of_depth[3][THREADS / 32][32];": "more than is used",
     },
     "resample.cu": {
         "if (LANES > 2) sum[0] = warp_sum<LANES>(sum[0]);": "LANES is 1 or 32",

@@ -182,7 +182,7 @@ def run_variant(text: str, defines: tuple[str, ...], seeds: Iterable[int] = (0,)
         check(2, depth * packs * 2 + 3, width + vector, width // vector + 1, 2, True)
         check(2, depth // 2 + 1, vector, vector, 1, False)  # fewer pixels than threads; instances
         check(1, 1, 2 * vector, 1, 1, True)
-        check(2, 2, width, 1, 1, False)  # a tile exactly
+        check(2, depth + 2, width, 1, 1, False)  # a tile exactly, and a second pack for two threads
     else:
         threads = run.macros["THREADS"]
         check(2, (threads * packs + 3) * vector, 6, 3, 2, True)
