@@ -63,12 +63,14 @@ class Backend:
         xp: the array module, with NumPy's function names.
         array_types: the exact array classes that belong to this backend.
         runs_cuda: whether :meth:`compile` works, so that launchers take their CUDA branch.
+        multiplies_tf32: whether :meth:`gemm` heeds ``precision("tf32")``.
     """
 
     name: str
     xp: Any
     array_types: tuple[type, ...]
     runs_cuda: bool = False
+    multiplies_tf32: bool = False
 
     # -- devices -------------------------------------------------------------------------------------------------
     def devices(self) -> tuple[Device, ...]:

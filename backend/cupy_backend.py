@@ -62,6 +62,7 @@ class CupyBackend(Backend):
         self.cublaslt: CublasLt | None = None
         if use_cublaslt:
             self.cublaslt = CublasLt(cupy, load_library(cupy.cuda.runtime.runtimeGetVersion() // 1000))
+        self.multiplies_tf32 = self.cublaslt is not None
 
     def devices(self) -> tuple[Device, ...]:
         return self._devices

@@ -16,6 +16,9 @@ class precision:  # a context manager reads as a word
     tensor cores to round the factors to 10 bits of mantissa. ``"strict"`` forbids algorithms that trade accuracy for
     speed: on the CPU, Winograd's convolution, whose error is at most 2e-5 of the largest value. What counts is the
     choice in force where an operation runs, so ``backward`` belongs into the block too.
+
+    tf32 is used by the CUDA kernels of convolution and attention; matrix products use it through the cuBLASLt binding
+    only, which is not the default yet, so through CuPy they stay IEEE.
     """
 
     def __init__(self, choice: str) -> None:

@@ -36,6 +36,8 @@ def measure(
     copied, size = copied or (GPU_COPY if gpu else CPU_COPY), size or (GPU_SIZE if gpu else CPU_SIZE)
     found = {f"{device} copy": _copy(backend, device, seconds, copied)}
     for dtype in DTYPES["cuda" if gpu else "cpu"]:
+        if dtype == "tf32" and not backend.multiplies_tf32:
+            continue  # it would be the rate of float32 under another name
         found[f"{device} gemm {dtype}"] = _gemm(backend, device, seconds, size, dtype)
     found[f"{device} call"] = _call(backend, device, seconds)
     return found

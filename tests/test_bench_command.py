@@ -510,14 +510,16 @@ def test_the_machine_has_a_name() -> None:
     assert "NumPy" in machine.versions()
 
 
-def test_ceilings_are_measured_on_the_simulator_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tf32", [False, True], ids=["IEEE products only", "tf32"])
+def test_ceilings_are_measured_on_the_simulator_too(tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings.timer, "timer", lambda backend: time.perf_counter)
     monkeypatch.setattr(ceilings.timer, "flush", lambda backend, device: lambda: None)
     with lamella.testing.simulator() as backend:
+        backend.multiplies_tf32 = tf32
         found = ceilings.measure(backend, lamella.device("simulator"), seconds=0.001, copied=1 << 12, size=16)
         assert backend.launches["nothing"] >= 500
     assert set(found) == {
         "simulator copy", "simulator call",
-        *(f"simulator gemm {dtype}" for dtype in ("float32", "tf32", "bfloat16", "float16")),
+        *(f"simulator gemm {dtype}" for dtype in ("float32", *(("tf32",) if tf32 else ()), "bfloat16", "float16")),
     }  # fmt: skip
     assert all(ceiling["value"] > 0 for ceiling in found.values())
