@@ -53,8 +53,10 @@ def conv(
     """
     backend = common_backend(x, weight) if bias is None else common_backend(x, weight, bias)
     geometry, groups = _check("conv", x, weight, stride, padding, dilation, groups)
-    if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != x.dtype):
-        raise ValueError(f"conv: bias must be {x.dtype} of shape {weight.shape[:1]}, got {bias.dtype} of {bias.shape}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"conv: bias must have shape {weight.shape[:1]}, one value a filter, got {bias.shape}")
+    if bias is not None and bias.dtype != x.dtype:
+        raise TypeError(f"conv: bias must have the dtype of x, {x.dtype}, got {bias.dtype}; cast with .astype")
     if activation not in (None, "relu"):
         raise ValueError(f"conv: activation must be 'relu' or None, got {activation!r}")
     counts = checked_counts("conv", geometry, x.shape[2:])

@@ -311,3 +311,16 @@ def test_a_large_convolution_never_holds_more_than_256_mb(precision: str, sample
     scale = float(np.abs(expected).max())
     for sample in (0, samples // 2, samples - 1):
         assert_close(y[sample], expected[0], atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize(
+    ("bias", "error", "message"),
+    [
+        (np.zeros(3, np.float32), ValueError, r"conv: bias must have shape \(2,\), one value a filter, got \(3,\)"),
+        (np.zeros(2), TypeError, "conv: bias must have the dtype of x, float32, got float64; cast with .astype"),
+    ],
+    ids=["shape", "dtype"],
+)
+def test_a_bias_that_does_not_fit_is_refused(bias: np.ndarray, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        kernels.conv(np.zeros((1, 1, 4), np.float32), np.zeros((2, 1, 3), np.float32), bias)
