@@ -27,6 +27,7 @@ QUICK = {
     ),
     "bfloat16 in three dimensions": Case((2, 5, 5, 4, 6), (3, 5, 2, 3, 2), (1, 2, 3), 1, 1, 1, BFLOAT, bias=False),
     "tf32, several tiles, parts": Case((2, 4, 150), (68, 4, 3), 1, 1, 1, 1, np.float32, True, "tf32"),
+    "several tiles of terms, groups, three parts": Case((2, 66, 193), (2, 33, 2), groups=2),
 }
 WIDE = {
     "stride beyond the kernel": Case((2, 5, 11, 10), (6, 5, 2, 2), 4, 1, channels_last=True),
