@@ -36,7 +36,7 @@ from .registry import (
 )
 from .scalars import StepScalars
 from .source import forget_kernels, get_kernel, read_source
-from .threads import blas_core, cpu_kernel, get_num_threads, parallel, set_num_threads
+from .threads import cpu_kernel, get_num_threads, parallel, set_num_threads
 
 
 def _load_cupy() -> Backend:
@@ -63,7 +63,6 @@ __all__ = [
     "backend_for",
     "backend_names",
     "backend_of",
-    "blas_core",
     "common_backend",
     "cpu_kernel",
     "current_precision",

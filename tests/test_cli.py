@@ -30,31 +30,6 @@ def test_info_says_why_a_device_is_missing(capsys: pytest.CaptureFixture[str], m
     assert re.search(r"cuda  *the driver sleeps", capsys.readouterr().out)
 
 
-WIDE = "processor : 0\nflags\t\t: fpu avx2 avx512f avx512dq avx512cd avx512bw avx512vl\n"
-
-
-@pytest.mark.parametrize(
-    ("core", "cpuinfo", "advised"),
-    [
-        ("Haswell", WIDE, True),
-        ("Zen", WIDE, True),
-        ("SkylakeX", WIDE, False),
-        ("", WIDE, False),
-        ("Haswell", WIDE.replace(" avx512vl", ""), False),
-        ("Haswell", "", False),
-        ("Haswell", None, False),
-    ],
-)
-def test_info_tells_who_has_an_idle_avx512(core: str, cpuinfo: str | None, advised: bool, tmp_path: Path) -> None:
-    path = tmp_path / "cpuinfo"
-    if cpuinfo is not None:
-        path.write_text(cpuinfo)
-    advice = cli._advice(core, path)
-    assert (advice is not None) == advised
-    if advice is not None:
-        assert f"takes this CPU for {core}, without AVX-512: products can be faster with OPENBLAS" in advice
-
-
 def test_demo_trains_saves_loads_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     assert cli.main(["demo", "--device", "cpu", "--epochs", "1", "--output", str(tmp_path / "out")]) == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ from .backend import (
     available_devices,
     backend_for,
     backend_names,
-    blas_core,
     get_num_threads,
     why_unavailable,
 )
@@ -65,8 +63,6 @@ def _info() -> int:
         *backend_for("cpu").versions().items(),
         ("CPU", f"{cores} cores may be used; lamella uses {get_num_threads()} threads"),
     ]
-    if (advice := _advice(blas_core(), Path("/proc/cpuinfo"))) is not None:
-        rows.append(("advice", advice))
     for kind in backend_names():
         reason = why_unavailable(kind)
         if reason is not None:
@@ -79,21 +75,6 @@ def _info() -> int:
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name:<{width}}  {text}" for name, text in rows))
     return 0
-
-
-def _advice(core: str, cpuinfo: Path) -> str | None:
-    """What would make matrix products on this CPU faster, or None: OpenBLAS does not know every new processor."""
-    try:
-        found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    except OSError:
-        return None
-    flags = set(found[1].split()) if found else set()
-    if core not in ("Haswell", "Zen") or not flags >= {f"avx512{part}" for part in ("f", "dq", "bw", "vl", "cd")}:
-        return None
-    return (
-        f"the BLAS takes this CPU for {core}, without AVX-512: "
-        "products can be faster with OPENBLAS_CORETYPE=SkylakeX in the environment"
-    )
 
 
 def _bytes(count: int) -> str:
