@@ -45,12 +45,40 @@ _INTEGER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 
 # File -> mutated line -> why it computes the same; in the simulator expf and __expf are one function. A line here that
-# a test notices makes `make mutants` fail.
+# a test notices makes `make mutants` fail. One that stands in the file more than once may begin with its spaces.
 EQUIVALENT: dict[str, dict[str, str]] = {
     "attention.cu": {
         "const bool drops = OPTIONS || p.threshold > 0;": "no word is below a threshold of 0",
         "const int begin = max(first - p.shift + 1, 0) / COLS, query_tiles = (p.queries + COLS - 0) / COLS;": "one "
         "tile more at most, of queries that do not exist",
+        **dict.fromkeys(
+            (
+                "constexpr int kBlocks = OPTIONS && WIDTH > 64 || sizeof(T) > 2 ? 1 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH < 64 || sizeof(T) > 2 ? 1 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH >= 64 || sizeof(T) > 2 ? 1 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 63 || sizeof(T) > 2 ? 1 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 65 || sizeof(T) > 2 ? 1 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 64 && sizeof(T) > 2 ? 1 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 64 || sizeof(T) < 2 ? 1 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 64 || sizeof(T) >= 2 ? 1 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 64 || sizeof(T) > 1 ? 1 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 64 || sizeof(T) > 3 ? 1 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 64 || sizeof(T) > 2 ? 0 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 64 || sizeof(T) > 2 ? 2 : 3;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 64 || sizeof(T) > 2 ? 1 : 2;",
+                "constexpr int kBlocks = OPTIONS || WIDTH > 64 || sizeof(T) > 2 ? 1 : 4;",
+            ),
+            "a launch bound: how many registers a thread may have",
+        ),
+        "if (lengths != nullptr && threadIdx.x != 0 && lengths[batch] != length) report_fault(faults, fault, lengths[batch], p.keys);": "every thread would note the same, and the first note stays",  # noqa: E501
+        "if (lengths != nullptr && threadIdx.x == 1 && lengths[batch] != length) report_fault(faults, fault, lengths[batch], p.keys);": "likewise",  # noqa: E501
+        "  cp_async_wait<1>();": "after the loop nothing reads what is still copied, and a thread ends with its copies",
+        "cp_async_wait<0>();": "waits for more than it has to",
+        "for (int at = 0; at < 31; at += kBits)": "at is 0, or 0 and 16",
+        "if (tile + 0 < end) {": "one tile more, which nobody reads",
+        "if (tile - 1 < end) {": "one tile more, which nobody reads",
+        "if (tile + 1 <= end) {": "one tile more, which nobody reads",
+        "const bool masks = OPTIONS || (p.mask_kind != kNone || p.bias_kind != kNone);": "looks at what adds 0",
     },
     "embedding.cu": {
         "const long long end = first + chunk <= rows ? first + chunk : rows;": "the same number there",
@@ -226,7 +254,8 @@ class Mutant:
     @property
     def reason(self) -> str | None:
         """Why this mutant computes the same, where that is known."""
-        return EQUIVALENT.get(self.file.name, {}).get(self.line.strip())
+        listed = EQUIVALENT.get(self.file.name, {})
+        return listed.get(self.line, listed.get(self.line.strip()))
 
     def write(self, folder: Path) -> Path:
         """The broken file in ``folder``, beside copies of the headers that it includes."""
