@@ -163,7 +163,7 @@ __device__ inline float scale_of(const Row& row, const float* divisor, const flo
   return divisor == nullptr ? upstream : upstream / divisor[0];
 }
 
-extern "C" __global__ void __launch_bounds__(kBlock)
+extern "C" __global__ void __launch_bounds__(kBlock, 1)
 cross_entropy_rows(ARGUMENTS) {
   const Row row(x, rows, cols);
   const Wanted wanted(targets, weight, row, cols, ignored, smoothing, faults, fault);
