@@ -13,7 +13,7 @@
 // holds; a query that sees nothing gives 0, lse = -inf and no gradient. A length beyond 0 … keys is noted in
 // `faults`. OPTIONS=1 also has dropout: the weight of (b, h, i, j) is kept where word ((b heads + h) queries + i)
 // keys + j of `stream` is at least `threshold`.
-// Products of float: three of tf32, which err like IEEE products; with TF32=1 one. Nothing is added atomically, so
+// Products of float: three of tf32, each right to 2^-22 (IEEE: 2^-24); with TF32=1 one. Nothing is added atomically, so
 // results repeat bit for bit. Has not run on hardware yet.
 // Source: Dao 2023, arXiv 2307.08691 (blocks, rescaling once); Milakov & Gimelshein 2018, arXiv 1805.02867.
 //

@@ -10,8 +10,8 @@
 // x, w, bias, y, dy, dw: DTYPE in {float, half, bfloat16}; sums and partial in float32. The strides of x and y are free; LAST
 // says that neighbouring threads take neighbouring channels (channels-last), else neighbouring positions. VECTOR > 1
 // (16 bytes) needs LAST, one channel in and out of each group, channels by VECTOR, and addresses that are multiples of 16.
-// Sums have a fixed order: results repeat bit for bit. Limits: fewer than 2^31 positions. Has not run on hardware yet.
-// Source: the definition.
+// Sums have a fixed order: results repeat bit for bit. Limits: fewer than 2^31 results of direct_product, positions and
+// elements of w. Has not run on hardware yet. Source: the definition.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: DTYPE=float|half|bfloat16 VECTOR=1 RUN=1 ACROSS=1 TAPS=9 -> 128 registers, 0 spills
@@ -26,8 +26,8 @@ constexpr int kThreads = 256;
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
 direct_product(const T* x, const T* w, const T* bias, T* y, const Geometry g) {
   const int all = g.groups * g.outputs, runs = (g.axis[2].positions + RUN - 1) / RUN;
-  long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
-  if (i >= (long long)g.images * g.axis[0].positions * g.axis[1].positions * runs * (all / VECTOR)) return;
+  int i = blockIdx.x * kThreads + threadIdx.x;  // in 32 bits, whose divisions are much cheaper
+  if (i >= g.images * g.axis[0].positions * g.axis[1].positions * runs * (all / VECTOR)) return;
   Position p;
 #ifdef LAST
   const int k = i % (all / VECTOR) * VECTOR;
@@ -55,8 +55,10 @@ direct_product(const T* x, const T* w, const T* bias, T* y, const Geometry g) {
       const int at1 = place.at[1] + u1 * g.axis[1].delta;
       if (at1 < 0 || at1 >= g.axis[1].size) continue;
       const T* line = x + at0 * g.x_at[0] + at1 * g.x_at[1];
+#pragma unroll 1
       for (int u2 = 0; u2 < g.axis[2].taps; ++u2) {
-        const long long u = (u0 * g.axis[1].taps + u1) * g.axis[2].taps + u2;
+        const int u = (u0 * g.axis[1].taps + u1) * g.axis[2].taps + u2;
+#pragma unroll 1
         for (int c = 0; c < g.channels; ++c) {
           const Pack<T, VECTOR> factors = load_pack<VECTOR>(w + (u * g.channels + c) * all + k);
 #pragma unroll

@@ -107,9 +107,9 @@ def _gather(
         packed = packed.copy()
     bias = None if bias is None else backend.xp.ascontiguousarray(bias)
     x = readable(x, last=False)
-    positions = math.prod(axis.positions for axis in axes)
-    check_positions(positions)
-    together = MOST_POSITIONS // positions
+    results = math.prod(axis.positions for axis in axes) * groups * outputs  # of one image; a launch counts in 32 bits
+    check_positions(results)
+    together = MOST_POSITIONS // results
     for begin in range(0, x.shape[0], together):
         part, out = x[begin : begin + together], y[begin : begin + together]
         places = (part.shape[0], *(axis.positions for axis in axes))

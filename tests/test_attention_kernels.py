@@ -255,7 +255,8 @@ def test_the_error_is_at_most_twice_that_of_separate_operations(ctype: str) -> N
         found = _computed(sim, arrays, {})
     for a, b, e in zip(found, plain, expected, strict=False):
         if b is not None:
-            assert np.abs(a - e).max() <= 2 * np.abs(_rounded(b, dtype) - e).max() + 2.0**-22
+            floor = 2.0**-21 if ctype == "float" else 2.0**-22  # three products of tf32 for one of float
+            assert np.abs(a - e).max() <= 2 * np.abs(_rounded(b, dtype) - e).max() + floor
 
 
 # -- strides ----------------------------------------------------------------------------------------------------------
