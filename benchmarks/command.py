@@ -68,6 +68,16 @@ def last_file() -> Path:
     return Path(folder) / "lamella" / "bench-last.json"
 
 
+def unwritable(file: Path) -> str:
+    """Why a file cannot be written, or nothing: better said now than after the measuring."""
+    folder = file.resolve().parent
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    if file.is_dir():
+        return "is a folder"
+    return "" if os.access(file if file.exists() else folder, os.W_OK) else "cannot be written"
+
+
 class Progress:
     """A line that says what is being done, written over itself on a terminal, and nowhere else."""
 
@@ -119,10 +129,14 @@ def devices_of(text: str) -> tuple[list[Device], list[str]]:
         reason = why_unavailable(device.kind)
         if reason is None and device not in backend_for(device).devices():
             reason = f"there is no {device}"
+        if device in found:
+            continue
         if reason is None:
             found.append(device)
         else:
             reasons.append(f"{device}: {reason}")
+    if not found and not reasons:
+        raise ValueError(f"--device: must be cpu, cuda or both, got {text!r}")
     return found, reasons
 
 
@@ -132,18 +146,20 @@ def run(options: argparse.Namespace, out: TextIO | None = None) -> int:
     try:
         devices, reasons = devices_of(options.device)
         saved = read_saved(options.compare) if options.compare else None
-        dtypes = tuple(filter(None, options.dtype.split(",")))
+        dtypes = tuple(filter(None, (part.strip() for part in options.dtype.split(","))))
         if unknown := [dtype for dtype in dtypes if dtype not in EPS]:
             raise ValueError(f"--dtype: must be some of {', '.join(EPS)}, got {unknown[0]!r}")
-        if options.threads < 0 or not options.seconds > 0:
-            raise ValueError(f"--threads and --seconds must be positive, got {options.threads} and {options.seconds}")
+        if options.threads < 0:
+            raise ValueError(f"--threads: must be positive, got {options.threads}")
+        if not options.seconds > 0:
+            raise ValueError(f"--seconds: must be positive, got {options.seconds}")
     except ValueError as error:
         return usage(str(error))
     if not devices:
         return usage(f"no device answers: {'; '.join(reasons)}")
     for file in filter(None, (options.json, options.html)):
-        if not file.resolve().parent.is_dir():
-            return usage(f"{file}: there is no folder {file.resolve().parent}")
+        if why := unwritable(file):
+            return usage(f"{file}: {why}")
     before = get_num_threads()
     set_num_threads(options.threads or before)
     try:
@@ -152,6 +168,9 @@ def run(options: argparse.Namespace, out: TextIO | None = None) -> int:
         return _bench(options, devices, reasons, saved, dtypes, out)
     except LibraryError as error:
         return usage(f"--against {options.against}: {options.python}: {error}")
+    except KeyboardInterrupt:  # before the first measurement, or again while what there is was printed
+        say("Interrupted.", out)
+        return OK
     finally:
         set_num_threads(before)
 
@@ -167,6 +186,9 @@ def _bench(
     cases = select(options.suite, options.filter, tuple({device.kind for device in devices}))
     if not cases:
         return usage(f"no case of suite {options.suite or 'all'!r} has {options.filter!r} in its name")
+    if dtypes and not any(set(dtypes) & set(case.dtypes) for case in cases):
+        there_are = ", ".join(dtype for dtype in EPS if any(dtype in case.dtypes for case in cases))
+        return usage(f"--dtype: these cases are measured in {there_are}, got {options.dtype!r}")
     targets = options.suite == "targets"
     progress = Progress(sys.stderr)
     runner = Runner(
@@ -203,14 +225,17 @@ def _bench(
     found["failures"] = runner.failures
     say_results(found, options, gpu, reasons, changes, out)
     if interrupted:
-        print("\nInterrupted: this is what was measured until then. It is not kept as the last run.", file=out)
-    if saved is not None and (why := compare.comparable(saved, found)):
-        print(f"\nNo change is told: the saved run was made elsewhere, {why}.", file=out)
-    keep(found, options, changes, out)
+        what = "this is what was measured until then" if found["results"] else "nothing had been measured until then"
+        say(f"Interrupted: {what}. It is not kept as the last run.", out)
+    if saved is not None and found["results"] and (changes or not interrupted):
+        say_what_was_compared(saved, found, changes, out)
+    written = keep(found, options, changes, out)
     if not interrupted and found["results"]:
         keep_as_last(found, out)
     if wrong(runner.failures):
         return WRONG
+    if not written:
+        return USAGE
     return REGRESSION if any(change.verdict == "slower" for change in changes.values()) else OK
 
 
@@ -259,6 +284,23 @@ def judge(
 
 
 # -- what is said ----------------------------------------------------------------------------------------------------
+def say(text: str, out: TextIO) -> None:
+    """A paragraph below the tables, as wide as they may be."""
+    print("\n" + "\n".join(wrapped(text, table.WIDTH)), file=out)
+
+
+def say_what_was_compared(
+    saved: dict[str, Any], found: dict[str, Any], changes: dict[Any, compare.Change], out: TextIO
+) -> None:
+    """Since which run the changes are, or why none is told."""
+    if why := compare.comparable(saved, found):
+        say(f"No change is told, for the saved run cannot be compared: {why}.", out)
+    elif changes:
+        say(f"Changes since the run of {saved['date']}, commit {saved['commit']}.", out)
+    else:
+        say(f"No change is told, for the saved run of {saved['date']} has none of these cases.", out)
+
+
 def say_where(found: dict[str, Any], runner: Runner, out: TextIO) -> None:
     """The machine, before any figure."""
     where = found["machine"]
@@ -317,12 +359,12 @@ def say_results(
         ("Memory: peak above what the imports took", table.memory(found["results"], options.against or "torch")),
     ]  # fmt: skip
     for title, lines in parts:
-        if lines:
+        if len(lines) > 2:  # more than its head
             print("\n".join(["", title, *lines]), file=out)
     for reason in reasons:
-        print("\n" + "\n".join(wrapped(f"No time on {reason}", table.WIDTH)), file=out)
+        say(f"No time on {reason}", out)
     for failure in found["failures"]:
-        print("\n" + "\n".join(wrapped(f"FAILED {failure['name']}: {failure['message']}", table.WIDTH)), file=out)
+        say(f"FAILED {failure['name']}: {failure['message']}", out)
 
 
 def keep(
@@ -331,16 +373,27 @@ def keep(
     changes: dict[Any, compare.Change],
     out: TextIO,
     families: dict[str, tuple[str, int]] | None = None,
-) -> None:
-    """Write the files that were asked for."""
-    if not found["results"]:
-        return
-    if options.json:
-        record.write(options.json, found)
-        print(f"\nWritten: {options.json}", file=out)
-    if options.html:
-        options.html.write_text(page.page(found, options.against, changes, families), encoding="utf-8")
-        print(f"\nWritten: {options.html}", file=out)
+) -> bool:
+    """Write the files that were asked for; whether none of them was refused."""
+
+    def write_page(file: Path) -> None:
+        file.write_text(page.page(found, options.against, changes, families), encoding="utf-8")
+
+    all_written = True
+    for file, write in ((options.json, lambda file: record.write(file, found)), (options.html, write_page)):
+        if not file:
+            continue
+        if not found["results"]:
+            say(f"Not written, since nothing was measured: {file}", out)
+            continue
+        try:
+            write(file)
+        except OSError as error:  # the disk is full, or the folder has gone since the start
+            usage(f"{file}: cannot be written: {error.strerror}")
+            all_written = False
+        else:
+            print(f"\nWritten: {file}", file=out)
+    return all_written
 
 
 def keep_as_last(found: dict[str, Any], out: TextIO) -> None:

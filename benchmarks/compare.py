@@ -91,5 +91,6 @@ def comparable(before: dict[str, Any], now: dict[str, Any]) -> str:
         saved = {result.get(one) for result in before["results"] if result["device"] == "cpu"}
         current = {result.get(one) for result in now["results"] if result["device"] == "cpu"}
         if saved and current and saved != current:
-            return f"its {one} was {saved}, now it is {current}"
+            before_and_now = (" and ".join(sorted(map(str, some))) for some in (saved, current))
+            return f"{one}: {' then, now '.join(before_and_now)}"
     return ""

@@ -95,21 +95,29 @@ def run(devices: list[Device], reasons: list[str], options: Any, out: TextIO) ->
     """``lamella bench crossover``; the exit status."""
     from . import command
 
-    wanted = {name: build for name, build in OPERATIONS.items() if all(w in name for w in options.filter.split())}
+    for option in ("suite", "dtype", "against", "compare"):
+        if getattr(options, option):
+            return command.usage(f"crossover has no --{option}, got {getattr(options, option)!r}")
+    words = options.filter.lower().split()
+    wanted = {name: build for name, build in OPERATIONS.items() if all(word in name.lower() for word in words)}
     if not wanted:
         return command.usage(f"no operation has {options.filter!r} in its name; there are {', '.join(OPERATIONS)}")
     progress = command.Progress(sys.stderr)
     measuring = runner.Runner(devices, get_num_threads(), seconds=options.seconds / 4, passes=1, say=progress)
+    found = command.empty_record("crossover", measuring)
+    command.say_where(found, measuring, out)
+    print(file=out)
     cases: list[Case] = []
     place: dict[str, tuple[str, int]] = {}
     for name, build in wanted.items():
         for size in (size for size in SIZES if size <= LARGEST.get(name, SIZES[-1])):
             cases.append(build(size))
             place[cases[-1].name] = name, size
+    interrupted = False
     try:
         measuring.run(cases, ("float32",))
     except KeyboardInterrupt:
-        print("Interrupted: this is what was measured until then.", file=out)
+        interrupted = True
     finally:
         measuring.close()
         progress.clear()
@@ -120,12 +128,15 @@ def run(devices: list[Device], reasons: list[str], options: Any, out: TextIO) ->
             kind = result["device"].partition(":")[0]
             points[name].setdefault(kind, []).append(Point(size, quartiles(result["samples"])[1]))
     print("\n".join(lines_of(points)), file=out)
+    if interrupted:
+        command.say("Interrupted: this is what was measured until then.", out)
     for reason in reasons:
-        print("\n" + "\n".join(command.wrapped(f"No time on {reason}", table.WIDTH)), file=out)
-    found = command.empty_record("crossover", measuring)
+        command.say(f"No time on {reason}", out)
     found["results"] = [result for result in measuring.results if result["samples"]]
     found["failures"] = measuring.failures
-    command.keep(found, options, {}, out, place)
     for failure in measuring.failures:
-        print("\n".join(command.wrapped(f"FAILED {failure['name']}: {failure['message']}", table.WIDTH)), file=out)
-    return command.WRONG if runner.wrong(measuring.failures) else command.OK
+        command.say(f"FAILED {failure['name']}: {failure['message']}", out)
+    written = command.keep(found, options, {}, out, place)
+    if runner.wrong(measuring.failures):
+        return command.WRONG
+    return command.OK if written else command.USAGE

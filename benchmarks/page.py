@@ -213,12 +213,15 @@ def page(
     rows = table.rows_of(results)
     numbers = {key: i for i, key in enumerate(rows, start=1)}
     where = found["machine"]
+    work = {(one["threads"], one["clock"]) for one in results if "threads" in one}
+    threads = ", ".join(f"{count}, {clock} time on the CPU" for count, clock in sorted(work))
     facts = {
         "machine": f"{where.get('processor', where['system'])}, {where['cores']} cores",
         "GPU": where["device"],
         "system": where["system"],
         "versions": ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
         "commit": found["commit"],
+        **({"threads": threads} if threads else {}),
         **where.get("clocks", {}),
         **{name: table.seconds(one["value"]) if one["unit"] == "s" else table.rate(one["value"], one["unit"])
            for name, one in found["ceilings"].items()},

@@ -179,6 +179,8 @@ def targets_of_suite() -> dict[str, str]:
 
 
 def main() -> None:
+    if not DOCUMENT.parent.is_dir():
+        raise SystemExit(f"{DOCUMENT.name} belongs to a checkout of lamella, and there is no folder {DOCUMENT.parent}")
     DOCUMENT.write_text(document(saved(), targets_of_suite()), encoding="utf-8")
     print(DOCUMENT)
 

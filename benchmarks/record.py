@@ -57,11 +57,11 @@ FIELDS: dict[str, Any] = {
 
 def complaints(record: Any) -> list[str]:
     """What keeps ``record`` from being one, each as ``where: rule, got value``; an empty list where nothing does."""
+    if isinstance(record, dict) and record.get("schema", SCHEMA) != SCHEMA:  # its fields may be others
+        return [f"record.schema: must be {SCHEMA}, got {record['schema']!r}"]
     found = list(_compare("record", record, FIELDS))
     if found:
         return found
-    if record["schema"] != SCHEMA:
-        return [f"record.schema: must be {SCHEMA}, got {record['schema']}"]
     measured = {f"record.results[{i}]": result for i, result in enumerate(record["results"])}
     for where, result in measured.items():
         if not result["error"] <= result["bound"]:

@@ -158,6 +158,49 @@ def test_runs_of_another_machine_are_not_compared(slowed: Slowed, capsys: pytest
     assert "its processor was 'abacus'" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_comparison_says_since_which_run_or_why_there_is_none(
+    slowed: Slowed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *WITHOUT_TIMES]) == command.OK
+    last = command.last_file()
+    saved = json.loads(last.read_text(encoding="utf-8"))
+    capsys.readouterr()
+
+    def said() -> str:
+        last.write_text(json.dumps(saved), encoding="utf-8")
+        main(["bench", *WITHOUT_TIMES, "--compare", "last"])
+        out = capsys.readouterr().out
+        assert all(len(line) <= table.WIDTH for line in out.splitlines())
+        return " ".join(out.split())
+
+    assert f"Changes since the run of {saved['date']}, commit {saved['commit']}." in said()
+    saved["results"][0]["threads"] = 2
+    assert "cannot be compared: threads: 2 then, now 1." in said()
+    saved["results"][0] |= {"threads": 1, "name": "thrice"}
+    assert f"the saved run of {saved['date']} has none of these cases." in said()
+
+
+def test_what_cannot_be_written_is_said_and_no_regression(
+    slowed: Slowed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, html = tmp_path / "r.json", tmp_path / "r.html"
+
+    def full(file: Path, found: dict[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "write", full)
+        assert main(["bench", *WITHOUT_TIMES, "--json", str(file), "--html", str(html)]) == command.USAGE
+    answer = capsys.readouterr()
+    assert "r.json: cannot be written: No space left on device" in answer.err
+    assert re.search(r"^twice .* ms", answer.out, re.MULTILINE)
+    assert html.exists()
+    slowed.error = 1.0
+    assert main(["bench", *WITHOUT_TIMES, "--json", str(file)]) == command.WRONG
+    assert "Not written, since nothing was measured" in capsys.readouterr().out
+    assert not file.exists()
+
+
 def test_an_interrupted_run_prints_what_is_there(
     slowed: Slowed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,7 +215,24 @@ def test_an_interrupted_run_prints_what_is_there(
     out = capsys.readouterr().out
     assert re.search(r"^twice .* ms", out, re.MULTILINE)
     assert "Interrupted" in out
+    assert all(len(line) <= table.WIDTH for line in out.splitlines())
     assert not command.last_file().exists()
+
+
+def test_a_run_interrupted_before_its_first_time_prints_no_empty_table(
+    slowed: Slowed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ceilings, "measure", interrupt)
+    assert main(["bench", *WITHOUT_TIMES]) == command.OK
+    out = capsys.readouterr().out
+    assert "nothing had been measured" in out
+    assert "operation" not in out
+    monkeypatch.setattr(command, "Runner", interrupt)  # as while a rival starts
+    assert main(["bench", *WITHOUT_TIMES]) == command.OK
+    assert capsys.readouterr().out.split() == ["Interrupted."]
 
 
 @pytest.mark.parametrize(
@@ -184,9 +244,13 @@ def test_an_interrupted_run_prints_what_is_there(
         (["--compare", "nowhere.json"], "--compare: nowhere.json cannot be read"),
         (["--compare", __file__], "is not JSON"),
         (["--json", "no/such/folder/x.json"], "there is no folder"),
+        (["--html", "."], ".: is a folder"),
+        (["--device", " ,"], "--device: must be cpu, cuda or both, got ' ,'"),
+        (["--dtype", " float64,", "--filter", "GELU"], "--dtype: these cases are measured in float32"),
         (["--seconds", "0"], "must be positive"),
         (["--against", "torch", "--python", "no-such-python"], "no-such-python cannot be started"),
         (["crossover", "--filter", "nothing"], "no operation has 'nothing' in its name"),
+        (["crossover", "--against", "numpy"], "crossover has no --against, got 'numpy'"),
     ],
 )
 def test_wrong_usage_has_status_2_and_says_why(
@@ -200,6 +264,9 @@ def test_a_saved_run_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "x.json").write_text("{}")
     assert main(["bench", "--compare", str(tmp_path / "x.json")]) == command.USAGE
     assert "is no saved run: record." in capsys.readouterr().err
+    (tmp_path / "x.json").write_text('{"schema": 99}')
+    assert main(["bench", "--compare", str(tmp_path / "x.json")]) == command.USAGE
+    assert "is no saved run: record.schema: must be 1, got 99" in capsys.readouterr().err
 
 
 def test_help_has_a_sentence_for_each_option_and_three_examples() -> None:
@@ -475,8 +542,10 @@ def test_the_crossover_table_has_a_row_for_each_operation() -> None:
 def test_crossover_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     monkeypatch.setattr(crossover, "SIZES", (4**5, 4**6, 4**7))
     html = tmp_path / "x.html"
-    assert main(["bench", "crossover", *WITHOUT_TIMES, "--filter", "softmax", "--html", str(html)]) == command.OK
-    assert re.search(r"^softmax +1,024 … 16,384 .* no GPU here$", capsys.readouterr().out, re.MULTILINE)
+    assert main(["bench", "crossover", *WITHOUT_TIMES, "--filter", "SoftMax", "--html", str(html)]) == command.OK
+    out = capsys.readouterr().out
+    assert re.search(r"^machine .* cores$", out, re.MULTILINE)
+    assert re.search(r"^softmax +1,024 … 16,384 .* no GPU here$", out, re.MULTILINE)
     assert "<h3>softmax</h3>" in html.read_text(encoding="utf-8")
 
 
