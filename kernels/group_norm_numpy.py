@@ -7,6 +7,7 @@ channels, products of a matrix with a vector and of two rows, and everything els
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,36 @@ from ..backend import parallel
 from .layer_norm_numpy import ones, over_chunks, reciprocal_root
 
 _LONG_ROW = 1024  # elements
+_LONG_SUM = 8192  # elements that are added up in one go
+_MOST_PIECES = 1024
 _CHUNK = 1 << 16  # elements of a chunk of channels-last pixels
 _GRAIN = 1 << 18  # elements that are worth waking a thread for
+
+
+@cache
+def _pieces(length: int) -> int:
+    """In how many equal parts a sum is taken, so that a long one keeps its digits; 1 where none divides it."""
+    return next((k for k in range(-(-length // _LONG_SUM), _MOST_PIECES) if length % k == 0), 1)
+
+
+def _sum(a: Any, out: Any) -> None:
+    """Sums over the last axis of a C-contiguous array."""
+    pieces = _pieces(a.shape[-1])
+    if pieces == 1:
+        np.dot(a, ones(a.shape[-1], a.dtype), out)
+        return
+    parts = a.reshape(*a.shape[:-1], pieces, a.shape[-1] // pieces)
+    np.sum(np.dot(parts, ones(parts.shape[-1], a.dtype)), axis=-1, out=out)
+
+
+def _dot(a: Any, b: Any, out: Any) -> None:
+    """Sums of products over the last axis of two C-contiguous arrays."""
+    pieces = _pieces(a.shape[-1])
+    if pieces == 1:
+        np.vecdot(a, b, out)
+        return
+    shape = (*a.shape[:-1], pieces, a.shape[-1] // pieces)
+    np.sum(np.vecdot(a.reshape(shape), b.reshape(shape)), axis=-1, out=out)
 
 
 def group_norm_groups(x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: Any, rstd: Any) -> None:
@@ -29,10 +58,10 @@ def group_norm_groups(x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: 
 
     def work(chunk: int, start: int, stop: int) -> None:
         part, out, m, r = x[start:stop], y[start:stop], mean[start:stop], rstd[start:stop]
-        np.dot(part, ones(cols, x.dtype), m)
+        _sum(part, m)
         m *= 1.0 / cols
         np.subtract(part, m[:, None], out)
-        np.vecdot(out, out, r)
+        _dot(out, out, r)
         reciprocal_root(r, 1.0 / cols, eps)
         if w is None:
             np.multiply(out, r[:, None], out)
@@ -62,8 +91,8 @@ def group_norm_groups_backward(dy: Any, x: Any, mean: Any, rstd: Any, weight: An
         g, r, out, scale = dy[start:stop], rstd[start:stop], dx[start:stop], 1.0 / cols
         centred = x[start:stop] - mean[start:stop, None, None]
         total, product = sums[start:stop], products[start:stop]
-        np.dot(g, ones(values, x.dtype), total)
-        np.vecdot(g, centred, product)
+        _sum(g, total)
+        _dot(g, centred, product)
         product *= r[:, None]
         slope = np.vecdot(product, w[start:stop])  # becomes mean(g * n) * rstd^2, the factor of the centred values
         slope *= r
