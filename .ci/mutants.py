@@ -110,8 +110,8 @@ def report(mutant: Mutant, found: str) -> str:
     return f"{'equivalent' if found == 'survived' else 'NOTICED   '} {mutant}  ({mutant.reason})"
 
 
-def complaint(outcomes: list[tuple[Mutant, str]]) -> str | None:
-    """Why the run fails, or None: at least 97 % killed, nothing in the list that is noticed, something judged."""
+def complaint(outcomes: list[tuple[Mutant, str]], wanted: float = WANTED) -> str | None:
+    """Why the run fails, or None: enough killed, nothing in the list that is noticed, something judged."""
     judged = [found for mutant, found in outcomes if mutant.reason is None and found in {"killed", "survived"}]
     if any(found == "broken" for _, found in outcomes):
         return "tests did not run"
@@ -119,8 +119,8 @@ def complaint(outcomes: list[tuple[Mutant, str]]) -> str | None:
         return "a mutant that is listed as equivalent was noticed: take it from the list"
     if not judged:
         return "nothing was judged"
-    if not judged.count("killed") >= WANTED * len(judged):
-        return f"less than {WANTED:.0%} of the mutants were noticed"
+    if not judged.count("killed") >= wanted * len(judged):
+        return f"less than {wanted:.0%} of the mutants were noticed"
     return None
 
 
@@ -128,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=0, help="how many mutants to draw; 0 takes all")
     parser.add_argument("--seed", type=int, default=0, help="chooses them")
+    parser.add_argument("--wanted", type=float, default=WANTED, help="part of the mutants that must be noticed")
     parser.add_argument("--kernel", default="", help="a kernel's stem; all kernels without it")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--judge", nargs=3, metavar=("BROKEN", "KERNEL", "LINE"), help=argparse.SUPPRESS)
@@ -159,7 +160,7 @@ def main() -> None:
         f"{judged.count('killed')} of {len(judged)} mutants noticed; besides these {listed} equivalent, {invalid} that "
         f"do not compile; {time.monotonic() - start:.0f} s, seed {arguments.seed}"
     )
-    if (why := complaint(outcomes)) is not None:
+    if (why := complaint(outcomes, arguments.wanted)) is not None:
         sys.exit(f"make mutants: {why}")
 
 

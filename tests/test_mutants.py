@@ -93,5 +93,7 @@ def test_a_mutant_of_a_header_is_judged(command: ModuleType, before: str, after:
 
 @pytest.mark.slow
 def test_a_sample_of_broken_kernels_is_noticed() -> None:
-    answer = subprocess.run([sys.executable, COMMAND, "--number", "40"], capture_output=True, text=True, check=False)
+    # 40 are few: of kernels whose tests notice 97 % of all, one sample in a hundred has less than 90 %
+    command = [sys.executable, COMMAND, "--number", "40", "--wanted", "0.9"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr
