@@ -48,6 +48,10 @@ _NO_CODE = ("//", "#", "template", "extern")  # at the beginning of a line
 # a test notices makes `make mutants` fail. One that stands in the file more than once may begin with its spaces.
 EQUIVALENT: dict[str, dict[str, str]] = {
     "attention.cu": {
+        "const int last_query = p.packed == 0 ? min(first + kRows, rows) - 1 : p.queries - 1;": "more "
+        "tiles, whose keys are hidden from these rows one by one",
+        "const int key_tiles = (some + COLS + 1) / COLS, per_split = (key_tiles + p.splits - 1) / p.splits;": "one "
+        "tile more at most, of keys that do not exist",
         "const bool drops = OPTIONS || p.threshold > 0;": "no word is below a threshold of 0",
         "const int begin = max(first - p.shift + 1, 0) / COLS, query_tiles = (p.queries + COLS - 0) / COLS;": "one "
         "tile more at most, of queries that do not exist",
