@@ -7,8 +7,10 @@ import math
 from ..backend import Array, Backend, current_precision
 from . import direct_conv, im2col_gemm, implicit_gemm
 from ._launch import Plan, c_type, definition_plan
+from .conv_geometry import backward_sums, forward_axes
 from .windows import Windows
 
+_GATHER = {"direct": direct_conv.gather, "implicit": implicit_gemm.gather}
 _MANY_OUTPUTS = 128  # so many output channels pay for writing and reading columns: an estimate, not measured yet
 
 
@@ -28,10 +30,10 @@ def forward(
     With ``relu`` its negative values become 0.
     """
     way, _ = _choose(backend, x, weight.shape[1], weight.shape[0] // groups, groups, geometry, y.shape[2:], workspace)
-    if way == "direct":
-        direct_conv.forward(backend, x, weight, bias, geometry, groups, relu, y)
-    elif way == "implicit":
-        implicit_gemm.forward(backend, x, weight, bias, geometry, groups, relu, y)
+    if way in _GATHER:
+        axes = forward_axes(geometry, x.shape[2:], y.shape[2:])
+        grouped = weight.reshape(groups, -1, *weight.shape[1:])
+        _GATHER[way](backend, x, grouped, bias, axes, y, relu=relu)
     elif way == "columns":
         im2col_gemm.forward(backend, x, weight, bias, geometry, relu, workspace, y)
     return bool(way)
@@ -42,10 +44,9 @@ def backward_data(
 ) -> bool:
     """The gradient of ``x`` likewise."""
     way, _ = _choose(backend, dy, weight.shape[1], weight.shape[0] // groups, groups, geometry, dy.shape[2:], workspace)
-    if way == "direct":
-        direct_conv.backward_data(backend, dy, weight, geometry, groups, dx)
-    elif way == "implicit":
-        implicit_gemm.backward_data(backend, dy, weight, geometry, groups, dx)
+    if way in _GATHER:  # a gathered sum over dy for each remainder of the position by the stride
+        for taps, axes, first, step in backward_sums(weight, geometry, groups, dy, dx):
+            _GATHER[way](backend, dy, taps, None, axes, dx, first, step)
     elif way == "columns":
         im2col_gemm.backward_data(backend, dy, weight, geometry, workspace, dx)
     return bool(way)

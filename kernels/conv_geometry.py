@@ -106,6 +106,11 @@ def backward_sums(
         yield taps, tuple(p.axis for p in phases), tuple(p.first for p in phases), tuple(p.step for p in phases)
 
 
+def epilogue(bias: Array | None, relu: bool) -> tuple[str, ...]:
+    """The macros for what follows a gathered sum."""
+    return (("BIAS",) if bias is not None else ()) + (("RELU",) if relu else ())
+
+
 def describe(
     x: Array,
     y: Array,

@@ -14,10 +14,10 @@ from ._launch import Plan, aligned, blocks, c_type, launch
 from .conv_geometry import (
     MOST_POSITIONS,
     Axis,
-    backward_sums,
     check_positions,
     copy_needed,
     describe,
+    epilogue,
     forward_axes,
     is_last,
     readable,
@@ -35,34 +35,13 @@ _ENOUGH_BLOCKS = 1024
 _SHORTEST_PART = 8  # positions for each thread of a block
 
 
-def forward(
-    backend: Backend,
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    geometry: Windows,
-    groups: int,
-    relu: bool,
-    y: Array,
-) -> None:
-    """``y = conv(x, weight) + bias``, with ``relu`` at least 0; all checked by the caller, ``y`` not empty."""
-    axes = forward_axes(geometry, x.shape[2:], y.shape[2:])
-    _gather(backend, x, weight.reshape(groups, -1, *weight.shape[1:]), bias, axes, y, relu=relu)
-
-
 def plan_forward(x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int) -> Plan:
-    """What :func:`forward` launches."""
+    """What :func:`gather` launches for ``y = conv(x, weight) + bias``."""
     copied = copy_needed(x, last=False)
     channels, outputs = weight.shape[1], weight.shape[0] // groups
     places = (x.shape[0], *geometry.counts(x.shape[2:]))
     vector = _vector(x, weight.shape[0], channels, outputs)
-    return _plan(x.dtype, is_last(x), places, weight.shape[0], vector, _epilogue(bias, False), copied)
-
-
-def backward_data(backend: Backend, dy: Array, weight: Array, geometry: Windows, groups: int, dx: Array) -> None:
-    """The gradient of ``x``: a gathered sum over ``dy`` for each remainder of the position by the stride."""
-    for taps, axes, first, step in backward_sums(weight, geometry, groups, dy, dx):
-        _gather(backend, dy, taps, None, axes, dx, first, step)
+    return _plan(x.dtype, is_last(x), places, weight.shape[0], vector, epilogue(bias, False), copied)
 
 
 def backward_weight(
@@ -88,7 +67,7 @@ def backward_weight(
     sum_parts(_SOURCE, plan.defines, backend, partial, dweight, 1, channels * geometry.size)
 
 
-def _gather(
+def gather(
     backend: Backend,
     x: Array,
     weight: Array,
@@ -114,13 +93,9 @@ def _gather(
         part, out = x[begin : begin + together], y[begin : begin + together]
         places = (part.shape[0], *(axis.positions for axis in axes))
         vector = min(_vector(part, groups * outputs, channels, outputs), widest(out, groups * outputs))
-        plan = _plan(x.dtype, is_last(out), places, groups * outputs, vector, _epilogue(bias, relu), "")
+        plan = _plan(x.dtype, is_last(out), places, groups * outputs, vector, epilogue(bias, relu), "")
         described = describe(part, out, axes, channels, outputs, groups, first=first, step=step)
         launch(_SOURCE, plan._replace(scalars=(described,)), backend, part, packed, bias, out)
-
-
-def _epilogue(bias: Array | None, relu: bool) -> tuple[str, ...]:
-    return (("BIAS",) if bias is not None else ()) + (("RELU",) if relu else ())
 
 
 def _vector(x: Array, filters: int, channels: int, outputs: int) -> int:
@@ -140,13 +115,13 @@ def _plan(
     places: tuple[int, ...],
     filters: int,
     vector: int,
-    epilogue: tuple[str, ...],
+    following: tuple[str, ...],
     copied: str,
 ) -> Plan:
     vector = vector if last else 1
     runs = -(-places[-1] // (_RUN if last else 1))
     threads = math.prod(places[:-1]) * runs * (filters // vector)
-    defines = _defines(dtype, last, vector) + epilogue
+    defines = _defines(dtype, last, vector) + following
     loads = f"{vector} channels" if vector > 1 else "one channel"
     return Plan(
         "direct_product",

@@ -14,10 +14,10 @@ from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, launch
 from .conv_geometry import (
     MOST_POSITIONS,
     Axis,
-    backward_sums,
     check_positions,
     copy_needed,
     describe,
+    epilogue,
     forward_axes,
     readable,
     sum_parts,
@@ -56,31 +56,10 @@ class _Tile(NamedTuple):
 _TILES = (_Tile(128, 128, 4, 2, 3), _Tile(128, 64, 4, 2, 3), _Tile(64, 64, 2, 2, 4))
 
 
-def forward(
-    backend: Backend,
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    geometry: Windows,
-    groups: int,
-    relu: bool,
-    y: Array,
-) -> None:
-    """``y = conv(x, weight) + bias``, with ``relu`` at least 0; all checked by the caller, ``y`` not empty."""
-    axes = forward_axes(geometry, x.shape[2:], y.shape[2:])
-    _gather(backend, x, weight.reshape(groups, -1, *weight.shape[1:]), bias, axes, y, relu=relu)
-
-
 def plan_forward(x: Array, weight: Array, bias: Array | None, geometry: Windows, groups: int) -> Plan:
-    """What :func:`forward` launches."""
+    """What :func:`gather` launches for ``y = conv(x, weight) + bias``."""
     positions = x.shape[0] * math.prod(geometry.counts(x.shape[2:]))
     return _plan_gather(x, weight.shape[1], weight.shape[0] // groups, groups, positions, bias)
-
-
-def backward_data(backend: Backend, dy: Array, weight: Array, geometry: Windows, groups: int, dx: Array) -> None:
-    """The gradient of ``x``: a gathered product over ``dy`` for each remainder of the position by the stride."""
-    for taps, axes, first, step in backward_sums(weight, geometry, groups, dy, dx):
-        _gather(backend, dy, taps, None, axes, dx, first, step)
 
 
 def backward_weight(
@@ -108,7 +87,7 @@ def backward_weight(
     sum_parts(_SOURCE, plan.defines, backend, partial, dweight, channels, geometry.size)
 
 
-def _gather(
+def gather(
     backend: Backend,
     x: Array,
     weight: Array,
@@ -150,10 +129,6 @@ def _packed(backend: Backend, weight: Array) -> Array:
     return packed
 
 
-def _epilogue(bias: Array | None, relu: bool) -> tuple[str, ...]:
-    return (("BIAS",) if bias is not None else ()) + (("RELU",) if relu else ())
-
-
 def _wants_last(x: Array, channels: int) -> bool:
     return channels % (WIDEST_ACCESS // x.dtype.itemsize) == 0
 
@@ -176,7 +151,7 @@ def _plan_gather(
     vector = widest(x, channels, copied=copied or bool(copies))
     tf32 = current_precision() == "tf32"
     numbers = (positions, outputs, groups, vector)
-    plan, _ = _plan("gathered_product", x.dtype, _epilogue(bias, relu), tf32, *numbers, copies, 0, 1)
+    plan, _ = _plan("gathered_product", x.dtype, epilogue(bias, relu), tf32, *numbers, copies, 0, 1)
     return plan
 
 
@@ -184,7 +159,7 @@ def _plan_gather(
 def _plan(
     kernel: str,
     dtype: np.dtype[Any],
-    epilogue: tuple[str, ...],
+    following: tuple[str, ...],
     tf32: bool,
     rows: int,
     columns: int,
@@ -206,7 +181,7 @@ def _plan(
     defines = (f"DTYPE={c_type(dtype)}", f"VECTOR={vector}", *tile.defines)
     if dtype.itemsize == 4 and tf32:
         defines += ("TF32",)
-    defines += epilogue
+    defines += following
     loads = "copies of 16 bytes" if vector > 1 else "single elements, as 16 bytes have not one tap or are not aligned"
     because = f"{copied}implicit GEMM by {how}, tiles of {tile.rows} x {tile.columns}, {loads}"
     if parts > 1:
