@@ -6,13 +6,11 @@ import math
 from typing import Any
 
 from .. import kernels
-from ..autograd import Parameter, Tensor, is_floating, no_grad, note_write, op
+from ..autograd import Tensor, note_write, op
 from ..autograd.tape import require_arrays
 from ..backend import Array, is_array, is_repeating
-from . import init
-from .lengths import length
-from .module import Buffer, Module
 from .real import real
+from .running_norm import RunningNorm, check_running, follow
 
 
 @op
@@ -74,11 +72,8 @@ def batch_norm(
             raise ValueError(f"batch_norm: training needs more than one value a channel, got shape {tuple(x.shape)}")
         y, mean, var = _batch_norm(x, weight, bias, residual, None, eps, relu)
         if running_mean is not None and running_var is not None and not is_repeating():
-            with no_grad():
-                for running, new in ((running_mean, mean.data), (running_var, var.data * (count / (count - 1)))):
-                    old = running.data
-                    old += (momentum * (new - old)).astype(old.dtype, copy=False)
-                    note_write(old)
+            follow(running_mean, mean.data, momentum)
+            follow(running_var, var.data * (count / (count - 1)), momentum)
         return y
     if running_mean is None or running_var is None:
         raise ValueError("batch_norm: running_mean and running_var must be given where training is False")
@@ -86,30 +81,8 @@ def batch_norm(
     return y
 
 
-def check_running(name: str, x: Any, running_mean: Any, running_var: Any) -> None:
-    """Raise before anything is changed where the running statistics do not fit ``x``, or only one is there."""
-    if (running_mean is None) != (running_var is None):
-        raise ValueError(f"{name}: running_mean and running_var must both be given, or both be None")
-    for what, running in (("running_mean", running_mean), ("running_var", running_var)):
-        if running is None:
-            continue
-        if not isinstance(running, Tensor):
-            raise TypeError(f"{name}: {what} must be a tensor, which is updated in place, got {type(running).__name__}")
-        if not is_floating(running.dtype):
-            raise TypeError(f"{name}: {what} must be floating, got {running.dtype}")
-        if x.ndim > 1 and tuple(running.shape) != (x.shape[1],):
-            shapes = f"({x.shape[1]},) for x {tuple(x.shape)}, got {tuple(running.shape)}"
-            raise ValueError(f"{name}: {what} must have shape {shapes}")
-
-
-class _BatchNorm(Module):
+class _BatchNorm(RunningNorm):
     """What BatchNorm1d, BatchNorm2d and BatchNorm3d share."""
-
-    weight: Parameter | None
-    bias: Parameter | None
-    running_mean: Buffer | None
-    running_var: Buffer | None
-    num_batches_tracked: Buffer | None
 
     _ndims: tuple[int, ...] = ()
     _shape = ""
@@ -122,32 +95,14 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:
-        name = type(self).__name__
-        self.num_features = length(name, "num_features", num_features)
-        self.eps = real(name, "eps", eps)
-        self.momentum = None if momentum is None else real(name, "momentum", momentum)
-        shape = (self.num_features,)
-        self.weight = Parameter(init.ones(shape)) if affine else None
-        self.bias = Parameter(init.zeros(shape)) if affine else None
-        self.running_mean = self.running_var = self.num_batches_tracked = None
-        if track_running_stats:
-            self.running_mean, self.running_var = Buffer(init.zeros(shape)), Buffer(init.ones(shape))
-            self.num_batches_tracked = Buffer(init.zeros(()).astype("int64"))
-
-    @property
-    def affine(self) -> bool:
-        return self.weight is not None
-
-    @property
-    def track_running_stats(self) -> bool:
-        return self.running_mean is not None
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
     def reset_running_stats(self) -> None:
-        """Forget the running statistics: mean 0, variance 1."""
-        for buffer, value in ((self.running_mean, 0), (self.running_var, 1), (self.num_batches_tracked, 0)):
-            if buffer is not None:
-                buffer.data[...] = value
-                note_write(buffer.data)
+        """Forget the running statistics: mean 0, variance 1, no batch seen."""
+        super().reset_running_stats()
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.data[...] = 0
+            note_write(self.num_batches_tracked.data)
 
     def forward(self, x: Any, residual: Any = None, relu: bool = False) -> Tensor:
         """Normalise; ``residual`` is added before the ``relu``, both in the same step."""
@@ -181,10 +136,6 @@ class _BatchNorm(Module):
             counted += 1
             note_write(counted)
         return y
-
-    def extra_repr(self) -> str:
-        options = f"eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
-        return f"{self.num_features}, {options}, track_running_stats={self.track_running_stats}"
 
 
 class BatchNorm1d(_BatchNorm):

@@ -6,15 +6,13 @@ import math
 from typing import Any
 
 from .. import kernels
-from ..autograd import Parameter, Tensor, no_grad, note_write, op
+from ..autograd import Tensor, op
 from ..autograd.tape import require_arrays
 from ..backend import Array, is_repeating
-from . import init
-from .batch_norm import batch_norm, check_running
+from .batch_norm import batch_norm
 from .group_norm import group_norm
-from .lengths import length
-from .module import Buffer, Module
 from .real import real
+from .running_norm import RunningNorm, check_running, follow
 
 
 @op
@@ -70,24 +68,15 @@ def instance_norm(
         return result
     y, mean, rstd = _with_statistics(x, weight, bias, eps)
     if x.shape[0] and not is_repeating():
-        with no_grad():
-            var = (rstd.data**-2 - eps).mean(axis=0) * (count / (count - 1))
-            for running, new in ((running_mean, mean.data.mean(axis=0)), (running_var, var)):
-                old = running.data
-                old += (momentum * (new - old)).astype(old.dtype, copy=False)
-                note_write(old)
+        follow(running_mean, mean.data.mean(axis=0), momentum)
+        follow(running_var, (rstd.data**-2 - eps).mean(axis=0) * (count / (count - 1)), momentum)
     return y
 
 
-class _InstanceNorm(Module):
+class _InstanceNorm(RunningNorm):
     """What InstanceNorm1d, InstanceNorm2d and InstanceNorm3d share."""
 
-    weight: Parameter | None
-    bias: Parameter | None
-    running_mean: Buffer | None
-    running_var: Buffer | None
-    num_batches_tracked: Buffer | None
-
+    _fewest_features = 1
     _ndim = 0  # of a batch; one less for a single sample
     _shape = ""
 
@@ -99,32 +88,7 @@ class _InstanceNorm(Module):
         affine: bool = False,
         track_running_stats: bool = False,
     ) -> None:
-        name = type(self).__name__
-        self.num_features = length(name, "num_features", num_features, 1)
-        self.eps = real(name, "eps", eps)
-        self.momentum = None if momentum is None else real(name, "momentum", momentum)
-        shape = (self.num_features,)
-        self.weight = Parameter(init.ones(shape)) if affine else None
-        self.bias = Parameter(init.zeros(shape)) if affine else None
-        self.running_mean = self.running_var = self.num_batches_tracked = None
-        if track_running_stats:
-            self.running_mean, self.running_var = Buffer(init.zeros(shape)), Buffer(init.ones(shape))
-            self.num_batches_tracked = Buffer(init.zeros(()).astype("int64"))
-
-    @property
-    def affine(self) -> bool:
-        return self.weight is not None
-
-    @property
-    def track_running_stats(self) -> bool:
-        return self.running_mean is not None
-
-    def reset_running_stats(self) -> None:
-        """Forget the running statistics: mean 0, variance 1."""
-        for buffer, value in ((self.running_mean, 0), (self.running_var, 1)):
-            if buffer is not None:
-                buffer.data[...] = value
-                note_write(buffer.data)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
     def forward(self, x: Any) -> Tensor:
         name = type(self).__name__
@@ -144,10 +108,6 @@ class _InstanceNorm(Module):
             self.eps,
         )
         return y[0] if single else y
-
-    def extra_repr(self) -> str:
-        options = f"eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
-        return f"{self.num_features}, {options}, track_running_stats={self.track_running_stats}"
 
 
 class InstanceNorm1d(_InstanceNorm):
