@@ -67,6 +67,16 @@ def definition_plan(because: str) -> Plan:
     return Plan("", (), 0, 0, (), because)
 
 
+def no_cuda(backend: Backend) -> str:
+    """Why nothing is launched for arrays of a backend without CUDA."""
+    return f"the {backend.name} backend runs no CUDA kernels"
+
+
+def no_kernel_for(dtype: np.dtype[Any]) -> str:
+    """Why nothing is launched for a dtype that :func:`c_type` does not know."""
+    return f"there is no kernel for {dtype}, only for float32, float16 and bfloat16"
+
+
 def c_type(dtype: np.dtype[Any]) -> str | None:
     """The element type's name in the kernel sources, or None where kernels do not take it."""
     try:

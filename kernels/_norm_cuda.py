@@ -13,7 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, Backend
-from ._launch import OWN_SHARED, WIDEST_ACCESS, Plan, Plans, aligned, blocks, c_type, launch, stream_place
+from ._launch import (
+    OWN_SHARED,
+    WIDEST_ACCESS,
+    Plan,
+    Plans,
+    aligned,
+    blocks,
+    c_type,
+    launch,
+    no_kernel_for,
+    stream_place,
+)
 from .activation import Dropout
 
 _SOURCE = Path(__file__).with_name("layer_norm.cu")
@@ -82,7 +93,7 @@ def divisor(number: int) -> tuple[np.uint32, np.int32]:
 def why_not(call: Rows) -> str | None:
     """Why there is no kernel for such rows, or None."""
     if c_type(call.dtype) is None:
-        return f"there is no kernel for {call.dtype}, only for float32, float16 and bfloat16"
+        return no_kernel_for(call.dtype)
     if call.cols > _LONGEST:
         return f"a row has {call.cols} elements, the kernels index at most {_LONGEST}"
     return None

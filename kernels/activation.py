@@ -11,7 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, random_bits
-from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, contiguous, definition_plan, explained, launch
+from ._launch import (
+    WIDEST_ACCESS,
+    Plan,
+    aligned,
+    blocks,
+    c_type,
+    contiguous,
+    definition_plan,
+    explained,
+    launch,
+    no_cuda,
+    no_kernel_for,
+)
 from .elementwise import elementwise
 
 _SOURCE = Path(__file__).with_name("activation.cu")
@@ -228,7 +240,7 @@ def _select(
     if not z.size:
         return definition_plan("the array is empty, nothing is launched")
     if not backend.runs_cuda:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+        return definition_plan(no_cuda(backend))
     wide = aligned(*(a for a in (z, bias, *others) if a is not None))  # a new array always starts on a boundary
     residual = function == "activation_forward" and others[0] is not None
     plain = bias is None and dropout is None and not residual
@@ -243,7 +255,7 @@ def _plan(
     """The variant for ``size`` elements, in columns of their own bias where ``cols`` is not 0."""
     ctype = c_type(dtype)
     if ctype is None:
-        return definition_plan(f"there is no kernel for {dtype}, only for float32, float16 and bfloat16")
+        return definition_plan(no_kernel_for(dtype))
     rows, cols = (size // cols, cols) if cols else (1, size)
     vector = WIDEST_ACCESS // dtype.itemsize
     single = ""

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, Backend, current_precision, fault_kind, fault_record
-from ._launch import WIDEST_ACCESS, Plan, blocks, c_type, contiguous, definition_plan, launch, stream_place
+from ._launch import (
+    WIDEST_ACCESS,
+    Plan,
+    blocks,
+    c_type,
+    contiguous,
+    definition_plan,
+    launch,
+    no_cuda,
+    no_kernel_for,
+    stream_place,
+)
 
 if TYPE_CHECKING:
     from .attention import Options
@@ -186,9 +197,9 @@ def backward(
 def _why_none(backend: Backend, q: Array, v: Array, options: Options) -> str | None:
     """The reason for the definition, or None where the kernels take these arrays."""
     if not backend.runs_cuda:
-        return f"the {backend.name} backend runs no CUDA kernels"
+        return no_cuda(backend)
     if c_type(q.dtype) is None:
-        return f"there is no kernel for {q.dtype}, only for float32, float16 and bfloat16"
+        return no_kernel_for(q.dtype)
     capability = backend.compute_capability(backend.device_of(q))
     if capability < _OLDEST:
         return f"the kernels need compute capability {_OLDEST / 10}, this device has {capability / 10}"

@@ -11,7 +11,19 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, empty_images, in_format, is_channels_last, pixels
 from . import batch_norm_numpy
-from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, contiguous, definition_plan, explained, launch
+from ._launch import (
+    WIDEST_ACCESS,
+    Plan,
+    aligned,
+    blocks,
+    c_type,
+    contiguous,
+    definition_plan,
+    explained,
+    launch,
+    no_cuda,
+    no_kernel_for,
+)
 from .layer_norm import widened
 
 _SOURCE = Path(__file__).with_name("batch_norm.cu")
@@ -418,9 +430,9 @@ def _copied(last: bool, **arrays: Array | None) -> str:
 
 def _why_no_kernel(backend: Backend, x: Array) -> str | None:
     if not backend.runs_cuda:
-        return f"the {backend.name} backend runs no CUDA kernels"
+        return no_cuda(backend)
     if not x.size:
         return "the array is empty, nothing is launched"
     if c_type(x.dtype) is None:
-        return f"there is no kernel for {x.dtype}, only for float32, float16 and bfloat16"
+        return no_kernel_for(x.dtype)
     return None

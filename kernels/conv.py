@@ -11,7 +11,7 @@ import numpy as np
 from ..backend import Array, Backend, common_backend, empty_images, is_channels_last
 from ..backend.numpy_backend import NumpyBackend
 from . import conv_cuda, conv_numpy
-from ._launch import Plan, definition_plan, explained
+from ._launch import Plan, definition_plan, explained, no_cuda
 from .im2col import add_columns, check_image, checked_counts, columns
 from .windows import Windows, in_blocks, windows
 
@@ -99,7 +99,7 @@ def _explain(
         return definition_plan("an array is empty, nothing is launched")
     if _has_cpu_path(backend, x):
         by = conv_numpy.algorithm(x, weight, geometry, groups, workspace)
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels; NumPy does it by {by}")
+        return definition_plan(f"{no_cuda(backend)}; NumPy does it by {by}")
     return conv_cuda.explain_forward(backend, x, weight, bias, geometry, groups, workspace, counts)
 
 

@@ -6,7 +6,7 @@ import math
 
 from ..backend import Array, Backend, current_precision
 from . import direct_conv, im2col_gemm, implicit_gemm
-from ._launch import Plan, c_type, definition_plan
+from ._launch import Plan, c_type, definition_plan, no_cuda, no_kernel_for
 from .conv_geometry import backward_sums, forward_axes
 from .windows import Windows
 
@@ -102,9 +102,9 @@ def _choose(
 ) -> tuple[str, str]:
     """The way for these channels of a group, or "" for the definition, and the reason; one for all three directions."""
     if not backend.runs_cuda:
-        return "", f"the {backend.name} backend runs no CUDA kernels"
+        return "", no_cuda(backend)
     if c_type(x.dtype) is None:
-        return "", f"there is no kernel for {x.dtype}, only for float32, float16 and bfloat16"
+        return "", no_kernel_for(x.dtype)
     if groups > 1 and max(channels, outputs) <= direct_conv.MOST_CHANNELS:
         return "direct", "few channels in a group"
     capability = backend.compute_capability(backend.device_of(x))

@@ -21,6 +21,8 @@ from ._launch import (
     definition_plan,
     explained,
     launch,
+    no_cuda,
+    no_kernel_for,
     same_alignment,
 )
 from .cross_entropy_numpy import cross_entropy_rows
@@ -387,9 +389,7 @@ def _rows_on_cuda(
             divisor = backend.empty((1,), "float32", backend.device_of(logits))
             divisor.fill(len(logits))
     faults = fault_record(logits) if _has_labels(targets) else None
-    fault = fault_kind(
-        f"cross_entropy: labels must be in 0 … {{last}} or {options.ignore_index}, got {{value}}"
-    )
+    fault = fault_kind(f"cross_entropy: labels must be in 0 … {{last}} or {options.ignore_index}, got {{value}}")
     step = 1 if dy is not None and dy.ndim else 0
     scalars = (*plan.scalars, np.int64(step), np.int64(options.ignore_index), np.float32(options.label_smoothing))
     plan = plan._replace(scalars=(*scalars, np.float32(options.z_loss), fault))
@@ -428,7 +428,7 @@ def _select_kernel(
     ctype = c_type(dtype)
     rows, cols = shape
     if ctype is None:
-        return definition_plan(f"there is no kernel for {dtype}, only for float32, float16 and bfloat16")
+        return definition_plan(no_kernel_for(dtype))
     if cols > _LONGEST:
         return definition_plan(f"a row has {cols} elements, the kernels index at most {_LONGEST}")
     kernel = "cross_entropy_rows"
@@ -492,7 +492,7 @@ def _explain(logits: Array, targets: Array, weight: Array | None = None, **given
     values = {"ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0, "z_loss": 0.0, **given}
     backend, options = _check(logits, targets, weight, *values.values())
     if not backend.runs_cuda or not logits.size:
-        why = f"the {backend.name} backend runs no CUDA kernels" if logits.size else "the array is empty"
+        why = no_cuda(backend) if logits.size else "the array is empty"
         return definition_plan(why)
     copied = "" if logits.flags.c_contiguous else "logits are not C-contiguous and copied first; "
     plan = _select(options, *_prepared(backend, logits, targets), dlogits)

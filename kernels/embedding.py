@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, fault_kind, fault_record
-from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, contiguous, definition_plan, explained, launch
+from ._launch import (
+    WIDEST_ACCESS,
+    Plan,
+    aligned,
+    blocks,
+    c_type,
+    contiguous,
+    definition_plan,
+    explained,
+    launch,
+    no_cuda,
+    no_kernel_for,
+)
 
 _SOURCE = Path(__file__).with_name("embedding.cu")
 _THREADS = 256
@@ -169,11 +181,9 @@ def _select_backward(
     return _select("embedding_chunks", common_backend(dy, indices), indices, dy, num_embeddings, out)
 
 
-def _select(
-    kernel: str, backend: Backend, indices: Array, values: Array, count: int, out: Array | None
-) -> Plan:
+def _select(kernel: str, backend: Backend, indices: Array, values: Array, count: int, out: Array | None) -> Plan:
     if not backend.runs_cuda:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+        return definition_plan(no_cuda(backend))
     cols = values.shape[-1]
     if not indices.size or not cols:
         return definition_plan("an array is empty, nothing is launched")
@@ -185,12 +195,10 @@ def _select(
 
 
 @lru_cache(maxsize=1024)
-def _plan(
-    kernel: str, dtype: np.dtype, bytes_of_index: int, rows: int, cols: int, count: int, wide: bool
-) -> Plan:
+def _plan(kernel: str, dtype: np.dtype, bytes_of_index: int, rows: int, cols: int, count: int, wide: bool) -> Plan:
     ctype = c_type(dtype)
     if ctype is None:
-        return definition_plan(f"there is no kernel for {dtype}, only for float32, float16 and bfloat16")
+        return definition_plan(no_kernel_for(dtype))
     vector = WIDEST_ACCESS // dtype.itemsize
     single = ""
     if not wide:

@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, backend_of, common_backend
-from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, contiguous, definition_plan, explained, launch
+from ._launch import (
+    WIDEST_ACCESS,
+    Plan,
+    aligned,
+    blocks,
+    c_type,
+    contiguous,
+    definition_plan,
+    explained,
+    launch,
+    no_cuda,
+    no_kernel_for,
+)
 from .elementwise import over_rows
 
 _SOURCE = Path(__file__).with_name("glu.cu")
@@ -103,7 +115,7 @@ def _explain(x: Array, axis: int = -1) -> Plan:
 def _select(function: str, x: Array, rows: int, half: int, wide: bool = True) -> Plan:
     backend = backend_of(x)
     if not backend.runs_cuda:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+        return definition_plan(no_cuda(backend))
     if not x.size:
         return definition_plan("the array is empty, nothing is launched")
     return _plan(function, x.dtype, rows, half, wide and aligned(x))
@@ -113,7 +125,7 @@ def _select(function: str, x: Array, rows: int, half: int, wide: bool = True) ->
 def _plan(function: str, dtype: np.dtype, rows: int, half: int, wide: bool) -> Plan:
     ctype = c_type(dtype)
     if ctype is None:
-        return definition_plan(f"there is no kernel for {dtype}, only for float32, float16 and bfloat16")
+        return definition_plan(no_kernel_for(dtype))
     vector = WIDEST_ACCESS // dtype.itemsize
     single = "" if wide and not half % vector else f", because halves are not on boundaries of {vector} elements"
     if single:

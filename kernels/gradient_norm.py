@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Backend, backend_of
-from ._launch import WIDEST_ACCESS, Plan, aligned, c_type, definition_plan, explained, launch
+from ._launch import WIDEST_ACCESS, Plan, aligned, c_type, definition_plan, explained, launch, no_cuda, no_kernel_for
 
 _SOURCE = Path(__file__).with_name("gradient_norm.cu")
 _THREADS = 256
@@ -112,13 +112,13 @@ def _select_norm(*gradients: Array) -> Plan:
     first = gradients[0]
     backend: Backend = backend_of(first)
     if not backend.runs_cuda:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+        return definition_plan(no_cuda(backend))
     device = backend.device_of(first)
     for g in gradients:
         if backend_of(g) is not backend or backend.device_of(g) != device:
             return definition_plan("the arrays lie on several devices")
         if c_type(g.dtype) is None:
-            return definition_plan(f"there is no kernel for {g.dtype}, only for float32, float16 and bfloat16")
+            return definition_plan(no_kernel_for(g.dtype))
         if not g.size or not g.flags.c_contiguous or not aligned(g):
             return definition_plan("an array is empty, not contiguous, or does not start on a 16-byte boundary")
     return _record_plan(len(gradients), first.dtype)

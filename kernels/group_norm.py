@@ -13,7 +13,7 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, empty_images, in_format, is_channels_last, pixels
 from . import _group_norm_cuda, group_norm_numpy
-from ._launch import Plan, Plans, contiguous, definition_plan, explained
+from ._launch import Plan, Plans, contiguous, definition_plan, explained, no_cuda
 from .layer_norm import check_gradient, widened
 
 
@@ -164,7 +164,7 @@ def _explain(backend: Backend, num_groups: int, x: Array, *gradient: Array) -> P
     if not x.size:
         return definition_plan("the array is empty, nothing is launched")
     if not backend.runs_cuda:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+        return definition_plan(no_cuda(backend))
     last = is_channels_last(x)
     given = [in_format(a, last) for a in (x, *gradient)]
     call = _group_norm_cuda.images_of(backend, given[0], num_groups, last, *given[1:])

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend
 from . import _norm_cuda, layer_norm_numpy
-from ._launch import Plan, Plans, contiguous, definition_plan, explained
+from ._launch import Plan, Plans, contiguous, definition_plan, explained, no_cuda
 
 
 def layer_norm(
@@ -143,7 +143,7 @@ def explain_rows(
     if not x.size:
         return definition_plan("the array is empty, nothing is launched")
     if not backend.runs_cuda:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+        return definition_plan(no_cuda(backend))
     x, *others = (contiguous(backend, a) for a in (x, *others))  # type: ignore[assignment]
     call = _norm_cuda.rows_of(backend, x, *others, centred=centred, fused=fused)
     if (reason := _norm_cuda.why_not(call)) is not None:

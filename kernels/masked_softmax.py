@@ -19,6 +19,8 @@ from ._launch import (
     definition_plan,
     explained,
     launch,
+    no_cuda,
+    no_kernel_for,
     same_alignment,
     stream_place,
 )
@@ -187,7 +189,7 @@ _FEW_COLUMNS = 32  # a row that single elements serve better
 
 def _plan(backend: Backend, kernel: str, axis: int, x: Array, *others: Array) -> Plan:
     if not backend.runs_cuda or not x.size:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels" if x.size else "the array is empty")
+        return definition_plan(no_cuda(backend) if x.size else "the array is empty")
     return _select(kernel, x.dtype, x.shape, axis, same_alignment(x, *others))
 
 
@@ -196,7 +198,7 @@ def _select(kernel: str, dtype: Any, shape: tuple[int, ...], axis: int, boundari
     """The kernel for C-contiguous arrays; a function of plain values, so that it is remembered."""
     ctype, cols = c_type(dtype), shape[axis]
     if ctype is None:
-        return definition_plan(f"there is no kernel for {dtype}, only for float32, float16 and bfloat16")
+        return definition_plan(no_kernel_for(dtype))
     if math.prod(shape[axis + 1 :]) != 1:
         return definition_plan(f"axis {axis} is not the last; softmax has a kernel for that, beside array operations")
     if cols > _LONGEST:

@@ -12,7 +12,18 @@ import numpy as np
 
 from ..backend import Array, Backend, Device, backend_of, common_backend, empty_images, in_format, is_channels_last
 from . import max_pool_numpy
-from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, definition_plan, explained, launch
+from ._launch import (
+    WIDEST_ACCESS,
+    Plan,
+    aligned,
+    blocks,
+    c_type,
+    definition_plan,
+    explained,
+    launch,
+    no_cuda,
+    no_kernel_for,
+)
 from .image_axes import Axis, as_images, check_images, out_shape, taps, three, transposed, window_size
 
 _SOURCE = Path(__file__).with_name("max_pool.cu")
@@ -232,9 +243,9 @@ def _explain_backward(dy: Array, positions: Array, shape: tuple[int, ...], axes:
 
 def _why_no_kernel(backend: Backend, x: Array, results: int) -> str | None:
     if not backend.runs_cuda:
-        return f"the {backend.name} backend runs no CUDA kernels"
+        return no_cuda(backend)
     if not results:
         return "there is nothing to compute, nothing is launched"
     if c_type(x.dtype) is None:
-        return f"there is no kernel for {x.dtype}, only for float32, float16 and bfloat16"
+        return no_kernel_for(x.dtype)
     return None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend
-from ._launch import WIDEST_ACCESS, Plan, aligned, c_type, definition_plan, explained, launch
+from ._launch import WIDEST_ACCESS, Plan, aligned, c_type, definition_plan, explained, launch, no_cuda, no_kernel_for
 
 _SOURCE = Path(__file__).with_name("optimizer_step.cu")
 _PIECE = 1 << 12  # elements that one block updates
@@ -208,9 +208,9 @@ def _select(
     if not len(pieces):
         return definition_plan("there is nothing to update, nothing is launched")
     if not backend.runs_cuda:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+        return definition_plan(no_cuda(backend))
     if c_type(p.dtype) is None:
-        return definition_plan(f"there is no kernel for {p.dtype}, only for float32, float16 and bfloat16")
+        return definition_plan(no_kernel_for(p.dtype))
     if not aligned(p, g, *copies):
         return definition_plan("an array does not start on a 16-byte boundary")
     return _plan(function, defines, p.dtype, len(pieces))

@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Backend, backend_of
-from ._launch import WIDEST_ACCESS, Plan, blocks, c_type, contiguous, definition_plan, explained, launch
+from ._launch import (
+    WIDEST_ACCESS,
+    Plan,
+    blocks,
+    c_type,
+    contiguous,
+    definition_plan,
+    explained,
+    launch,
+    no_cuda,
+    no_kernel_for,
+)
 
 _SOURCE = Path(__file__).with_name("reduce.cu")
 _LONGEST = 2**30  # elements of an axis that the kernels' 32-bit index reaches
@@ -133,7 +144,7 @@ def _select(operation: str, dtype: Any, layout: tuple[int, int, int], is_aligned
     ctype = c_type(dtype)
     outer, cols, inner = layout
     if ctype is None:
-        return definition_plan(f"there is no kernel for {dtype}, only for float32, float16 and bfloat16")
+        return definition_plan(no_kernel_for(dtype))
     if cols > _LONGEST:
         return definition_plan(f"the axis has {cols} elements, the kernels index at most {_LONGEST}")
     scalars: tuple[np.generic, ...]
@@ -194,7 +205,7 @@ def _explain(operation: str, x: Array, axis: int | tuple[int, ...] | None = None
     backend = backend_of(x)
     axes = _check(operation, x, axis)
     if not backend.runs_cuda or not x.size:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels" if x.size else "the array is empty")
+        return definition_plan(no_cuda(backend) if x.size else "the array is empty")
     layout = _layout(x.shape, axes)
     if layout is None:
         return definition_plan(f"axes {axes} do not lie beside each other")

@@ -12,7 +12,18 @@ import numpy as np
 
 from ..backend import Array, Backend, Device, backend_of, empty_images, in_format, is_channels_last
 from . import resample_numpy
-from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, definition_plan, explained, launch
+from ._launch import (
+    WIDEST_ACCESS,
+    Plan,
+    aligned,
+    blocks,
+    c_type,
+    definition_plan,
+    explained,
+    launch,
+    no_cuda,
+    no_kernel_for,
+)
 from .image_axes import Axis, as_images, check_images, out_shape, taps, three, transposed
 
 _SOURCE = Path(__file__).with_name("resample.cu")
@@ -159,11 +170,11 @@ def _explain_backward(dy: Array, shape: tuple[int, ...], axes: Sequence[Axis]) -
 def _explain(x: Array, shape: tuple[int, ...], axes: Sequence[Axis], back: bool) -> Plan:
     backend, last = backend_of(x), is_channels_last(x)
     if not backend.runs_cuda:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+        return definition_plan(no_cuda(backend))
     if not x.size or not math.prod(shape):
         return definition_plan("there is nothing to compute, nothing is launched")
     if c_type(x.dtype) is None:
-        return definition_plan(f"there is no kernel for {x.dtype}, only for float32, float16 and bfloat16")
+        return definition_plan(no_kernel_for(x.dtype))
     given = in_format(x, last)
     y = empty_images(backend, shape, x.dtype, backend.device_of(x), last)
     plan = _select(given, y, last, axes, back)

@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, fault_kind, fault_record
-from ._launch import WIDEST_ACCESS, Plan, aligned, blocks, c_type, contiguous, definition_plan, explained, launch
+from ._launch import (
+    WIDEST_ACCESS,
+    Plan,
+    aligned,
+    blocks,
+    c_type,
+    contiguous,
+    definition_plan,
+    explained,
+    launch,
+    no_cuda,
+    no_kernel_for,
+)
 
 _SOURCE = Path(__file__).with_name("rotary.cu")
 _THREADS = 256
@@ -160,7 +172,7 @@ def _explain(
 def _select(x: Array, table: Array, positions: Array | None, interleaved: bool) -> Plan:
     backend = backend_of(x)
     if not backend.runs_cuda:
-        return definition_plan(f"the {backend.name} backend runs no CUDA kernels")
+        return definition_plan(no_cuda(backend))
     if not x.size:
         return definition_plan("the array is empty, nothing is launched")
     return _plan(x.dtype, math.prod(x.shape[:-1]), x.shape[-1], table.shape[1], aligned(x, table), interleaved)
@@ -170,7 +182,7 @@ def _select(x: Array, table: Array, positions: Array | None, interleaved: bool) 
 def _plan(dtype: np.dtype, rows: int, cols: int, dim: int, wide: bool, interleaved: bool) -> Plan:
     ctype = c_type(dtype)
     if ctype is None:
-        return definition_plan(f"there is no kernel for {dtype}, only for float32, float16 and bfloat16")
+        return definition_plan(no_kernel_for(dtype))
     vector = WIDEST_ACCESS // dtype.itemsize
     single = ""
     if not wide:

@@ -22,6 +22,8 @@ from ._launch import (
     definition_plan,
     explained,
     launch,
+    no_cuda,
+    no_kernel_for,
     same_alignment,
 )
 
@@ -261,7 +263,7 @@ def _explain_backward(function: str, dy: Array, y: Array, axis: int) -> Plan:
 
 
 def _why_no_kernel(backend: Backend, x: Array) -> str:
-    return f"the {backend.name} backend runs no CUDA kernels" if x.size else "the array is empty, nothing is launched"
+    return no_cuda(backend) if x.size else "the array is empty, nothing is launched"
 
 
 def _select_forward(function: str, x: Array, y: Array, axis: int) -> Plan:
@@ -293,7 +295,7 @@ def _select(
     ctype = c_type(dtype)
     outer, cols, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
     if ctype is None:
-        return definition_plan(f"there is no kernel for {dtype}, only for float32, float16 and bfloat16")
+        return definition_plan(no_kernel_for(dtype))
     if cols > _LONGEST:
         return definition_plan(f"axis {axis} has {cols} elements, the kernels index at most {_LONGEST}")
     widest = WIDEST_ACCESS // dtype.itemsize
