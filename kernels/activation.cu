@@ -13,6 +13,7 @@
 // VECTOR > 1 (16 bytes) needs addresses that are multiples of 16 and cols a multiple of VECTOR, or rows = 1: then the last
 // cols % VECTOR elements are done one by one. NaN stays in its element, and every element that was NaN is NaN.
 // Each of WIDTH threads beside each other walks down its columns; blockDim.x / WIDTH rows at a time.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: ACTIVATION=gelu|relu|mish DTYPE,VECTOR=float,4|half,8|bfloat16,8 BIAS=0 DROPOUT=0 RESIDUAL=0 FROM_OUTPUT=0 -> 64 registers, 0 spills

@@ -16,6 +16,7 @@
 // A part's deviations are taken from the part's own mean and parts are merged, so no square of a mean is subtracted from
 // a mean of squares. No atomics: results repeat bit for bit. Source: Ioffe and Szegedy 2015, arXiv 1502.03167; Chan,
 // Golub and LeVeque 1983, "Algorithms for computing the sample variance" (merging).
+// Has not run on hardware yet.
 //
 // architectures: 75 80 90 100 120
 // compile: MOMENTS LANES,RANKS=1,256|8,32 PACKS=4 DTYPE,VECTOR=float,1|half,1|bfloat16,1|float,4|half,8|bfloat16,8 -> 96 registers, 0 spills

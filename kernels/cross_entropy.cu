@@ -20,6 +20,7 @@
 // first two, so that the order of additions is fixed. For log probabilities x of shape outer x cols x inner and a label for
 // each of the rows = outer * inner: nll_losses: losses[r] = -w x[r, labels[r]], nll_gradient: dx = -w dy / divisor there,
 // the rest of dx, which is 0 already, is left alone. Labels as above.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 90 120
 // compile: REGISTERS LABELS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=8,4|128,8 -> 56 registers, 0 spills

@@ -12,6 +12,7 @@
 // dweight must be 0 before: rows without an index, and row `padding` (-1: none), are not written.
 // VECTOR > 1 (16 bytes) needs addresses that are multiples of 16 and cols a multiple of VECTOR. WIDTH threads beside each
 // other have one row or chunk; results do not depend on the schedule.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: INDEX_BYTES=4 DTYPE,VECTOR=float,1|float,4|half,8|bfloat16,8 -> 64 registers, 0 spills

@@ -4,6 +4,7 @@
 // x, dx: rows x 2 half, y, dy: rows x half, DTYPE in {float, half, bfloat16}, contiguous; arithmetic in float32, rounded
 // once. rows, half >= 1. VECTOR > 1 (16 bytes) needs addresses that are multiples of 16 and half a multiple of VECTOR.
 // width threads beside each other have one row. NaN stays in its pair. Source: Dauphin et al. 2017, arXiv 1612.08083.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: DTYPE,VECTOR=float,1|float,4|half,1|half,8|bfloat16,1|bfloat16,8 -> 64 registers, 0 spills

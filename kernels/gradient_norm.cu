@@ -6,6 +6,7 @@
 // Every element of x is read once (and written once by scale), in steps of all blocks. The sums have a fixed order for a
 // fixed grid, so they repeat bit for bit. A NaN norm gives a NaN factor; an infinite one gives 0, or NaN for infinite x.
 // Source: Pascanu, Mikolov & Bengio 2012, arXiv 1211.5063, algorithm 1.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: DTYPE,VECTOR=float,4|half,8|bfloat16,8 -> 48 registers, 0 spills

@@ -15,6 +15,7 @@
 // Limits: channels, pixels < 2^30. VECTOR > 1 needs channels (LAST) or pixels and span (PLANES) that are multiples of VECTOR,
 // and addresses that are multiples of 16. A NaN stays in its group. y may be x, dx may be dy. No atomics: results repeat bit
 // for bit.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: FORWARD_LAST DTYPE,VECTOR=float,4|half,8|float,1|half,1|bfloat16,1|bfloat16,8 WIDTH,DEPTH=8,32|32,8 PACKS=4 -> 96 registers, 0 spills

@@ -21,6 +21,7 @@
 // taken out again. Source: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance", eq. 1.7.
 // Limits: 1 <= cols <= 2^30. VECTOR > 1 needs cols, span and values that are multiples of VECTOR, and addresses
 // that are multiples of 16. A NaN stays in its row. y may be x or sum, dx may be dy. No atomics: results repeat bit for bit.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: FORWARD_REGISTERS DTYPE,VECTOR,THREADS,PACKS=float,4,8,2|float,4,32,4|float,4,128,4|float,4,512,4|float,4,512,8|half,8,8,1|half,8,32,2|half,8,128,2|half,8,512,2|half,8,512,4|bfloat16,8,8,1|bfloat16,8,32,2|bfloat16,8,128,2|bfloat16,8,512,2|bfloat16,8,512,4|float,1,1,4|float,1,8,4|float,1,32,8|float,1,256,8|float,1,1024,4|half,1,1,4|half,1,8,4|half,1,32,8|half,1,256,8|half,1,1024,4|bfloat16,1,1,4|bfloat16,1,8,4|bfloat16,1,32,8|bfloat16,1,256,8|bfloat16,1,1024,4 FUSED=0|1 -> 112 registers, 0 spills

@@ -7,6 +7,7 @@
 // dropout, keep is 1. The backward pass forms p anew: neither p nor the mask of dropout is ever stored.
 // Variants, limits and rows of -inf as in softmax.cu: REGISTERS reads each array once, STREAMED twice; a row of which
 // nothing is visible gives 0; NaN stays in its row; in place is allowed; results repeat bit for bit.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 90 120
 // compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=8,4|256,4 -> 64 registers, 0 spills

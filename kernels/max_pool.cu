@@ -8,6 +8,7 @@
 // output, -1 beyond the image; backward, length x uses x 2: an output that takes this input, -1 beyond the last, and which
 // of its inputs it is. Of equal values the first one is largest, of NaNs the last. A window with no input in the image gives
 // -inf at position taps_d * taps_h * taps_w. Limits: tables of fewer than 2^31 numbers. Nothing in place; no atomics.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 90 100 120
 // compile: FORWARD POSITION=uchar|int DTYPE,VECTOR=float,1|half,1|bfloat16,1|float,4|half,8|bfloat16,8 -> 64 registers, 0 spills

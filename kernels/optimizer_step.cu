@@ -11,6 +11,7 @@
 // taken over first. clip: (norm, factor) or null; g is multiplied by factor.
 // Reads and writes each element once; arithmetic in float32. Any NaN stays in its element.
 // Source: Kingma & Ba 2014, arXiv 1412.6980; Loshchilov & Hutter 2017, arXiv 1711.05101; Sutskever et al. 2013.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: ADAM DTYPE,VECTOR=float,4|half,8|bfloat16,8 DECAY=0|1|2 -> 64 registers, 0 spills

@@ -2,6 +2,7 @@
 //
 // words: uint32, starting on a 16-byte boundary; count >= 1, skip in 0 … 3. A thread writes four neighbours at once; the
 // last count % 4 one by one. Source: Salmon et al. 2011, see philox.cuh.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: WORDS=4 -> 48 registers, 0 spills

@@ -10,6 +10,7 @@
 //   ROWS     inner = 1. THREADS lanes to a row, PACKS packs of VECTOR elements a step; VECTOR > 1 as in softmax.cu.
 //   COLUMNS  any inner. WIDTH lanes beside each other in inner, DEPTH threads along cols.
 // Source of the compensation: Neumaier 1974, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen".
+// Has not run on hardware yet.
 //
 // architectures: 75 80 90 120
 // compile: ROWS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=32,4|512,2 -> 64 registers, 0 spills

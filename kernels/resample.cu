@@ -8,6 +8,7 @@
 // needs VECTOR = 1 and divides 32. Tables, one for each axis: out x taps: the inputs of an output, -1 beyond the image, which
 // adds nothing; their weights; and out divisors. Limits: axes shorter than 2^31. Not in place; no atomics: sums are taken
 // in the same order each time.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 90 100 120
 // compile: LANES,DTYPE,VECTOR=1,float,1|1,half,1|1,bfloat16,1|32,float,1|32,half,1|32,bfloat16,1|1,float,4|1,half,8|1,bfloat16,8 -> 64 registers, 0 spills

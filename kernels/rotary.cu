@@ -8,6 +8,7 @@
 // INTERLEAVED 1: pair i is (x[2 i], x[2 i + 1]); 0: (x[i], x[i + dim / 2]). Elements from dim on are copied.
 // VECTOR pairs at a time; more than 1 (16 bytes) needs addresses that are multiples of 16, and cols, dim / 2 multiples of
 // VECTOR. width threads beside each other have one row. In place is allowed. Source: Su et al. 2021, arXiv 2104.09864.
+// Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: DTYPE,VECTOR=float,1|float,4|half,1|half,8|bfloat16,1|bfloat16,8 INTERLEAVED=0|1 -> 64 registers, 0 spills

@@ -14,8 +14,9 @@
 // Limits: 1 <= cols <= 2^30. VECTOR > 1 (16 bytes) needs for contiguous rows that all arrays agree in their address modulo
 // 16, rows may start anywhere; for STRIDED that inner is a multiple of VECTOR and addresses are multiples of 16.
 // In place is allowed (y may be x, dx may be y or dy): every element is written by the thread that read it, after that.
-// A row of -inf gives 0, its logarithm -inf. NaN or +inf in a row gives NaN in that whole row and in no other. Results do not depend on the
-// schedule, so they repeat bit for bit. Source: Milakov & Gimelshein 2018, arXiv 1805.02867 (running maximum and sum).
+// A row of -inf gives 0, its logarithm -inf. NaN or +inf in a row gives NaN in that whole row and in no other. Results do
+// not depend on the schedule, so they repeat bit for bit. Source: Milakov & Gimelshein 2018, arXiv 1805.02867 (running maximum and sum).
+// Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
 // compile: REGISTERS DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=1,1|1,2|1,4|2,4|4,4|8,4 -> 40 registers, 0 spills
