@@ -23,7 +23,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
 help:
 	@echo "make demo      train on handwritten digits on every usable device, in about a minute"
-	@echo "make test      the tests, one small case a branch (about seven minutes)"
+	@echo "make test      the tests, one small case a branch (three to seven minutes)"
 	@echo "make test-slow the wide matrices and the wheel"
 	@echo "make test-all  both"
 	@echo "make bench     every part of lamella once, each answer checked, in a minute; ARGS='--suite kernels' for more"
