@@ -22,7 +22,7 @@ from .backend import (
 )
 
 if TYPE_CHECKING:
-    from . import layers, models, training
+    from . import interop, layers, models, training
     from .training import load, save
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "backend",
     "device",
     "get_num_threads",
+    "interop",
     "kernels",
     "layers",
     "load",
@@ -49,7 +50,7 @@ __all__ = [
 ]
 __all__ += autograd.__all__
 
-_LATER = {"layers": "layers", "models": "models", "training": "training", "load": "training", "save": "training"}
+_LATER = {room: room for room in ("layers", "models", "training", "interop")} | {"load": "training", "save": "training"}
 
 
 def __getattr__(name: str) -> object:
