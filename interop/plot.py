@@ -107,7 +107,8 @@ def activation(
         raise ValueError(f"activation: low must be below high, got low={low}, high={high}")
     name, place = getattr(function, "__name__", type(function).__name__), None
     if isinstance(function, Module):  # a copy, so that its parameters get no gradient from here
-        function, place = copy.deepcopy(function).eval(), device_of(function)
+        place = device_of(function)
+        function = copy.deepcopy(function).eval()
     xp, count = _xp(), length("activation", "count", count, 2)
     places = xp.linspace(low, high, count).astype("float32")
     x = as_tensor(places, device=place)
@@ -172,9 +173,10 @@ def filters(weight: Any, *, image: Sequence[int] | None = None, columns: int | N
         ax: the axis to draw on.
     """
     if isinstance(weight, Module):
-        if not isinstance(getattr(weight, "weight", None), Tensor):
+        own = getattr(weight, "weight", None)
+        if not isinstance(own, Tensor):
             raise TypeError(f"filters: weight must be a tensor or a module that has one, got {type(weight).__name__}")
-        weight = weight.weight
+        weight = own
     values = as_host("filters", "weight", weight)
     if image is not None:
         shape = tuple(length("filters", "image", n, 1) for n in image)
