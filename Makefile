@@ -46,7 +46,7 @@ test: $(VENV)/installed-dev compiler
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/installed-dev compiler
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -m slow -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-all: $(VENV)/installed-dev compiler
 	$(PYTEST) --durations=10 $(ARGS)
