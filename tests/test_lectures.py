@@ -22,6 +22,7 @@ matplotlib.use("Agg")  # no windows
 SMALL: dict[str, dict[str, Any]] = {
     "activations": {"examples": 100, "epochs": 1, "depth": 2},
     "linear_models": {"steps": 2},
+    "nonlinearity": {"epochs": 2, "seeds": 1},
 }
 
 
@@ -56,7 +57,7 @@ def test_a_lecture_measures_and_draws(name: str, tmp_path: Path) -> None:
     found = script.measure(rng=lamella.Generator(0), **SMALL[name])
     assert isinstance(found, dict)
     figure = script.draw(found)
-    figure.savefig(tmp_path / "picture.png")
+    figure.savefig(tmp_path / "picture.png", dpi=40)
     drawn = matplotlib.image.imread(tmp_path / "picture.png")
     assert np.isfinite(drawn).all()
     assert drawn.std() > 0.01, "an empty picture"
