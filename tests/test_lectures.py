@@ -21,6 +21,7 @@ matplotlib.use("Agg")  # no windows
 # A setting for each script's measure() that takes about a second at most; the claims are tested in tests/lectures.
 SMALL: dict[str, dict[str, Any]] = {
     "activations": {"examples": 100, "epochs": 1, "depth": 2},
+    "backpropagation": {"steps": 10},
     "linear_models": {"steps": 2},
     "nonlinearity": {"epochs": 2, "seeds": 1},
 }
