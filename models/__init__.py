@@ -6,6 +6,7 @@ if not __name__.startswith("lamella."):
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
 from .mlp import mlp
+from .rbm import RBM
 from .resnet import (
     BasicBlock,
     Bottleneck,
@@ -19,6 +20,7 @@ from .resnet import (
 )
 
 __all__ = [
+    "RBM",
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
