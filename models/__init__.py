@@ -5,6 +5,7 @@ if not __name__.startswith("lamella."):
 
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
+from .gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, llama
 from .mlp import mlp
 from .rbm import RBM
 from .resnet import (
@@ -21,12 +22,18 @@ from .resnet import (
 
 __all__ = [
     "RBM",
+    "GPT",
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
     "ResNet",
     "convnet",
     "densenet121",
+    "gpt2",
+    "gpt2_large",
+    "gpt2_medium",
+    "gpt2_xl",
+    "llama",
     "mlp",
     "resnet18",
     "resnet34",
