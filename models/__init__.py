@@ -21,8 +21,8 @@ from .resnet import (
 )
 
 __all__ = [
-    "RBM",
     "GPT",
+    "RBM",
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
