@@ -17,11 +17,14 @@ from .resnet import (
     resnet152,
     small_resnet,
 )
+from .transformer import EncoderDecoder, Memory
 
 __all__ = [
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
+    "EncoderDecoder",
+    "Memory",
     "ResNet",
     "convnet",
     "densenet121",
