@@ -5,6 +5,7 @@ if not __name__.startswith("lamella."):
 
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
+from .gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, llama
 from .mlp import mlp
 from .resnet import (
     BasicBlock,
@@ -20,6 +21,7 @@ from .resnet import (
 from .transformer import EncoderDecoder, Memory
 
 __all__ = [
+    "GPT",
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
@@ -28,6 +30,11 @@ __all__ = [
     "ResNet",
     "convnet",
     "densenet121",
+    "gpt2",
+    "gpt2_large",
+    "gpt2_medium",
+    "gpt2_xl",
+    "llama",
     "mlp",
     "resnet18",
     "resnet34",
