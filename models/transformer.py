@@ -19,6 +19,7 @@ from ..layers import (
     init,
     linear,
 )
+from ..layers.kv_cache import KVCache
 from ..layers.lengths import length
 
 
@@ -139,10 +140,22 @@ class EncoderDecoder(Module):
         x = self._embed(source, self.source_embedding, self.source_positions, self.source_dropout)
         return Memory(self.transformer.encoder(x, src_key_padding_mask=padding), padding)
 
-    def decode(self, target: Any, memory: Memory) -> Tensor:
-        """Logits ``(N, T, V)`` of what follows each place of ``target`` ``(N, T)``."""
-        x = self._embed(target, self.target_embedding, self.target_positions, self.target_dropout)
-        x = self.transformer.decoder(x, memory.states, memory_key_padding_mask=memory.padding, tgt_is_causal=True)
+    def decode(self, target: Any, memory: Memory, *, cache: KVCache | None = None) -> Tensor:
+        """Scores of what follows each place of ``target``.
+
+        Args:
+            target: tokens, integers of shape ``(N, T)``.
+            memory: what :meth:`encode` gave.
+            cache: what earlier calls kept of the tokens before, which these join, and of the memory, whose states are
+                not looked at again; under :func:`lamella.no_grad`.
+        Returns:
+            logits, shape ``(N, T, V)``.
+        """
+        start = 0 if cache is None else cache.length
+        x = self._embed(target, self.target_embedding, self.target_positions, self.target_dropout, start)
+        x = self.transformer.decoder(
+            x, memory.states, memory_key_padding_mask=memory.padding, tgt_is_causal=True, cache=cache
+        )
         return linear(x, self.target_embedding.weight) if self.head is None else self.head(x)
 
     def attention_maps(self, source: Any, target: Any, lengths: Any = None) -> list[Array]:
@@ -168,8 +181,9 @@ class EncoderDecoder(Module):
                 module.training = mode
         return found
 
-    def _embed(self, tokens: Any, table: Embedding, positions: Any, dropout: Dropout) -> Tensor:
-        return dropout(positions(table(tokens) * math.sqrt(self.d_model)))
+    def _embed(self, tokens: Any, table: Embedding, positions: Any, dropout: Dropout, start: int = 0) -> Tensor:
+        embedded: Tensor = dropout(positions(table(tokens) * math.sqrt(self.d_model), start))
+        return embedded
 
     def _padding(self, source: Any, lengths: Any) -> Array | None:
         """True where the source holds no token, ``(N, S)``; None where every place must hold one."""

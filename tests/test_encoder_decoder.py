@@ -87,6 +87,22 @@ def test_what_was_read_once_is_written_from_again_in_any_order(device: Device) -
     assert memory._replace(padding=None).take(rows).padding is None
 
 
+def test_a_cache_gives_the_logits_of_the_new_tokens_alone(device: Device) -> None:
+    model = tiny().to(device).eval()
+    source, target = tokens(device, 2, 5, below=11), tokens(device, 2, 4, below=6)
+    source[1, 2:] = 0
+    expected = model(source, target).to_numpy()
+    cache = L.KVCache()
+    with lamella.no_grad():
+        memory = model.encode(source)
+        first = model.decode(target[:, :2], memory, cache=cache)
+        swapped = [1, 0]
+        cache.reorder(swapped)
+        rest = model.decode(target[swapped, 2:], memory.take(swapped), cache=cache)
+    assert_close(first.data, expected[:, :2], atol=2e-6)
+    assert_close(rest.data, expected[swapped, 2:], atol=2e-6)
+
+
 def test_attention_maps_are_the_shares_with_which_the_decoder_looked(device: Device) -> None:
     model = tiny(dropout=0.5).to(device)
     source, target = tokens(device, 3, 5, below=11), tokens(device, 3, 4, below=6)
