@@ -11,6 +11,7 @@ from ..backend import Array, Generator, as_generator, backend_of
 from ..layers import (
     Dropout,
     Embedding,
+    KVCache,
     LearnedPositions,
     Linear,
     Module,
@@ -19,7 +20,6 @@ from ..layers import (
     init,
     linear,
 )
-from ..layers.kv_cache import KVCache
 from ..layers.lengths import length
 
 
