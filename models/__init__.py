@@ -7,6 +7,7 @@ from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
 from .gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, llama
 from .mlp import mlp
+from .rbm import RBM
 from .resnet import (
     BasicBlock,
     Bottleneck,
@@ -22,6 +23,7 @@ from .transformer import EncoderDecoder, Memory
 
 __all__ = [
     "GPT",
+    "RBM",
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
