@@ -20,6 +20,7 @@ from .resnet import (
     resnet152,
     small_resnet,
 )
+from .transformer import EncoderDecoder, Memory
 
 __all__ = [
     "GPT",
@@ -28,6 +29,8 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
+    "EncoderDecoder",
+    "Memory",
     "ResNet",
     "TiedLinear",
     "autoencoder",
