@@ -147,7 +147,7 @@ def conv_autoencoder(
     widths = [image[0], *(length("conv_autoencoder", "channels", n, 1) for n in channels)]
     if len(image) != 3:
         raise ValueError(f"conv_autoencoder: image must be (channels, height, width), got {image}")
-    sizes = [image[1:]]
+    sizes: list[tuple[int, ...]] = [image[1:]]
     down: list[Any] = []
     for before, after in pairwise(widths):
         down += [Conv2d(before, after, 3, stride=2, padding=1, rng=rng), ReLU()]
