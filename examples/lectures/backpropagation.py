@@ -63,8 +63,8 @@ def draw(found):
     style["bbox"] = {"boxstyle": "circle", "fc": "lightyellow"}
     units = (X, d["net_h"] @ START["W"]), (y["out_h"], d["net_h"]), (y["out_o"], d["net_o"])
     for i, row in np.ndindex(3, 2):
-        network.text(i, -row, f"{'xho'[i]}{row + 1}\n{units[i][0][row]:.5f}\n{units[i][1][row]:+.5f}", **style)
-    network.set(title="Below each value its gradient (a unit's by its net input)", xticks=[], yticks=[], ylim=(-1.2, 0.2))
+        network.text(i, -row, f"{'xho'[i]}{row + 1}\n{units[i][0][row]:.4f}\n{units[i][1][row]:+.4f}", **style)
+    network.set(title="Below each value its gradient (units: by net input)", xticks=[], yticks=[], ylim=(-1.2, 0.2))
     descent.loglog(found["errors"])
     descent.set(title="Gradient descent with rate 1/2", xlabel="step", ylabel="E")
     return figure
