@@ -3,6 +3,9 @@
 #pragma once
 #include "cuda_compat.cuh"
 
+template <class T> constexpr bool kIsHalf = false;
+template <> constexpr bool kIsHalf<half> = true;
+
 #ifndef LAMELLA_SIMULATOR
 
 // A CUtensorMap as a kernel takes it: `const __grid_constant__ TensorMap map`.
@@ -75,9 +78,6 @@ __device__ inline bool named_barrier_or(int id, int threads, bool predicate) {
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> __device__ inline void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
-
-template <class T> constexpr bool kIsHalf = false;
-template <> constexpr bool kIsHalf<half> = true;
 
 #define LAMELLA_LIST_32 \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15" \

@@ -16,7 +16,7 @@ class _Driver:
     def __init__(self, status: int) -> None:
         self.status = status
 
-    def cuTensorMapEncodeTiled(self, place, dtype, rank, address, lengths, strides, box, steps, *rest):  # noqa: N802
+    def cuTensorMapEncodeTiled(self, place, dtype, rank, address, lengths, strides, box, steps, *rest):
         self.given = dtype, rank, address.value, list(lengths), list(strides), list(box), list(steps), rest
         assert place.value % 64 == 0
         ctypes.memmove(place.value, bytes(range(128)), 128)
