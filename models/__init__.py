@@ -5,7 +5,9 @@ if not __name__.startswith("lamella."):
 
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
+from .gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, llama
 from .mlp import mlp
+from .rbm import RBM
 from .resnet import (
     BasicBlock,
     Bottleneck,
@@ -17,14 +19,24 @@ from .resnet import (
     resnet152,
     small_resnet,
 )
+from .transformer import EncoderDecoder, Memory
 
 __all__ = [
+    "GPT",
+    "RBM",
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
+    "EncoderDecoder",
+    "Memory",
     "ResNet",
     "convnet",
     "densenet121",
+    "gpt2",
+    "gpt2_large",
+    "gpt2_medium",
+    "gpt2_xl",
+    "llama",
     "mlp",
     "resnet18",
     "resnet34",
