@@ -24,6 +24,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "backpropagation": {"steps": 10},
     "linear_models": {"steps": 2},
     "nonlinearity": {"epochs": 2, "seeds": 1},
+    "attention": {"steps": 2, "queries": 5},
+    "convolution": {"steps": 2, "epochs": 1},
+    "double_descent": {"seeds": 2, "n": (20, 20), "widths": (10, 20, 30), "units": (2, 5), "steps": 2},
+    "dropout_batch_norm": {"seeds": 1, "epochs": 1, "batches": 3, "rates": (0.1, 1.0), "descent": 1},
+    "residual": {"seeds": 1, "depth": 3, "epochs": 1},
 }
 
 
