@@ -5,11 +5,13 @@ if not __name__.startswith("lamella."):
 
 from . import sampling
 from .beam_search import Hypothesis, beam_search
+from .autoencoder import Autoencoder, TiedLinear, autoencoder, conv_autoencoder, kl_penalty, l1_penalty
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
 from .generation import generate, stream
 from .gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, llama
 from .mlp import mlp
+from .rbm import RBM
 from .resnet import (
     BasicBlock,
     Bottleneck,
@@ -21,15 +23,24 @@ from .resnet import (
     resnet152,
     small_resnet,
 )
+from .transformer import EncoderDecoder, Memory
 
 __all__ = [
     "GPT",
+    "RBM",
+    "Autoencoder",
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
     "Hypothesis",
     "ResNet",
     "beam_search",
+    "EncoderDecoder",
+    "Memory",
+    "ResNet",
+    "TiedLinear",
+    "autoencoder",
+    "conv_autoencoder",
     "convnet",
     "densenet121",
     "generate",
@@ -37,6 +48,8 @@ __all__ = [
     "gpt2_large",
     "gpt2_medium",
     "gpt2_xl",
+    "kl_penalty",
+    "l1_penalty",
     "llama",
     "mlp",
     "resnet18",
