@@ -4,8 +4,8 @@ if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import models'")
 
 from . import sampling
-from .beam_search import Hypothesis, beam_search
 from .autoencoder import Autoencoder, TiedLinear, autoencoder, conv_autoencoder, kl_penalty, l1_penalty
+from .beam_search import Hypothesis, beam_search
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
 from .generation import generate, stream
@@ -32,14 +32,13 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
-    "Hypothesis",
-    "ResNet",
-    "beam_search",
     "EncoderDecoder",
+    "Hypothesis",
     "Memory",
     "ResNet",
     "TiedLinear",
     "autoencoder",
+    "beam_search",
     "conv_autoencoder",
     "convnet",
     "densenet121",

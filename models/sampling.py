@@ -62,23 +62,24 @@ def draw(scores: Array, uniforms: Array) -> Array:
     Args:
         scores: shape ``(N, V)``, floating. uniforms: shape ``(N,)``, float64 in [0, 1).
     Returns:
-        int64, shape ``(N,)``; -1 where a row holds NaN or no score above -inf.
+        int64, shape ``(N,)``; -1 where a row holds NaN or +inf, or only -inf.
     """
     xp = backend_of(scores).xp
     below = xp.cumsum(_weights(xp, scores), axis=1)
     total = below[:, -1:]
     tokens = (below <= uniforms[:, None] * total).sum(axis=1)
-    return xp.where(total[:, 0] > 0, tokens, -1).astype("int64")
+    return xp.where((total[:, 0] > 0) & xp.isfinite(total[:, 0]), tokens, -1).astype("int64")
 
 
 def greatest(scores: Array) -> Array:
-    """The token of each row with the greatest score, the first of several; -1 where a row holds NaN or only -inf."""
+    """The token of each row with the greatest score, the first of several; -1 as for :func:`draw`."""
     xp = backend_of(scores).xp
     return xp.where(xp.isfinite(scores.max(axis=1)), scores.argmax(axis=1), -1).astype("int64")
 
 
 def _weights(xp: Any, scores: Array) -> Array:
-    """Probabilities but for their sum, float64; NaN in a row with a NaN and in one of -inf alone."""
+    """Probabilities but for their sum, float64; 0 in a row of -inf alone."""
     wide = scores.astype("float64")
-    wide -= wide.max(axis=1, keepdims=True)
+    largest = wide.max(axis=1, keepdims=True)
+    wide -= xp.where(xp.isfinite(largest), largest, 0.0)
     return xp.exp(wide, out=wide)
