@@ -21,6 +21,11 @@ matplotlib.use("Agg")  # no windows
 # A setting for each script's measure() that takes about a second at most; the claims are tested in tests/lectures.
 SMALL: dict[str, dict[str, Any]] = {
     "activations": {"examples": 100, "epochs": 1, "depth": 2},
+    "attention": {"steps": 2, "queries": 5},
+    "convolution": {"steps": 2, "epochs": 1},
+    "double_descent": {"seeds": 2, "n": (20, 20), "widths": (10, 20, 30), "units": (2, 5), "steps": 2},
+    "dropout_batch_norm": {"seeds": 1, "epochs": 1, "batches": 3, "rates": (0.1, 1.0), "descent": 1},
+    "residual": {"seeds": 1, "depth": 3, "epochs": 1},
 }
 
 
