@@ -159,7 +159,7 @@ def _best(logp: Array, searches: list[_Search], count: int) -> tuple[Any, Any]:
     values = xp.take_along_axis(totals, places, axis=1)
     places, values = (backend.to_numpy(a) for a in (places, values))
     order = _host().lexsort((places, -values), axis=1)
-    return tuple(_host().take_along_axis(a, order, axis=1) for a in (values, places))  # type: ignore[return-value]
+    return tuple(_host().take_along_axis(a, order, axis=1) for a in (values, places))
 
 
 def _host() -> Any:
