@@ -50,7 +50,7 @@ def measure(rng=None, depth=20, width=100, examples=300, epochs=10):
     for activation in (L.Tanh, L.ReLU):
         models = {name: network(activation, start, [width] * (depth + 2), rng) for name, start in STARTS.items()}
         found[activation.__name__] = {name: statistics(model, rng, examples) for name, model in models.items()}
-    return found | {"from equal weights": {value: learned(value, rng, epochs) for value in (0.0, 0.1)}}
+    return found | {"from equal weights": {value: learned(value, rng, epochs) for value in (0.0, 0.01)}}
 
 
 def draw(found):
@@ -63,7 +63,7 @@ def draw(found):
     middle = [layers[len(layers) // 2][0] for layers in found["Tanh"].values()]
     axes[0, 2].hist(middle, 20, range=(-1, 1), histtype="step", log=True)
     axes[0, 2].set(title="Large weights saturate tanh", xlabel="value in the middle layer", ylabel="how many")
-    axes[1, 2].imshow(found["from equal weights"][0.1], aspect="auto")
+    axes[1, 2].imshow(found["from equal weights"][0.01], aspect="auto")
     axes[1, 2].set(title="Learned from equal weights: 30 times one unit", xlabel="pixel", ylabel="unit")
     axes[0, 0].legend()
     return figure
@@ -75,6 +75,6 @@ if __name__ == "__main__":
         for name, layers in found[activation].items():
             print(activation, name, "values", *[f"{layer[1]:.0e}" for layer in layers[::6]], end=" ")
             print("gradients", *[f"{layer[2]:.0e}" for layer in layers[::6]])
-    print("units from equal weights differ by", np.ptp(found["from equal weights"][0.1], axis=0).max())
+    print("units from equal weights differ by", np.ptp(found["from equal weights"][0.01], axis=0).max())
     (folder := Path(*sys.argv[1:] or ["lectures-output"])).mkdir(parents=True, exist_ok=True)
     draw(found).savefig(folder / "initialisation.png")
