@@ -122,7 +122,9 @@ def feed(
     if is_pair(data):
         return ArrayFeed(caller, tuple(data), batch_size, augment)
     if augment is not None:
-        raise ValueError(f"{caller}: augment needs {name} to be a pair (x, y) of arrays; change batches where you make them")
+        raise ValueError(
+            f"{caller}: augment needs {name} to be a pair (x, y) of arrays; change batches where you make them"
+        )
     listed = isinstance(data, (tuple, list))
     if (
         isinstance(data, (Tensor, str, bytes, Mapping))

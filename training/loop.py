@@ -75,9 +75,9 @@ def fit(
         schedule: the learning rate of a step, counted from 0 over all epochs of this run: ``schedule(step)``. Groups
             of the optimizer keep the ratios of their rates.
         clip_norm: the greatest norm of the gradient, as in :func:`clip_grad_norm`.
-        augment: changes the x of each batch that is learned from: ``augment(x, rng)`` gives another of that length, such
-            as ``lambda x, rng: random_flip(x, rng=rng)``. Its generator belongs to the batch, so an interrupted run
-            draws the same again. Not for data that come in batches.
+        augment: changes the x of each batch that is learned from: ``augment(x, rng)`` gives another of that length,
+            such as ``lambda x, rng: random_flip(x, rng=rng)``. Its generator belongs to the batch, so an interrupted
+            run draws the same again. Not for data that come in batches.
         callbacks: each is called after each epoch, the model in evaluation mode; True ends the training. Functions of
             a :class:`TrainingState`, or :class:`Callback` s such as :class:`EarlyStopping`.
         history: to append to. Ctrl-C is not caught: what was reached then stands in the history that you gave, and the
