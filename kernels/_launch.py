@@ -61,6 +61,34 @@ class Plans(tuple[Plan, ...]):
     def __str__(self) -> str:
         return "; then ".join(map(str, self))
 
+    @classmethod
+    def definition(cls, because: str) -> Plans:
+        """Those that launch nothing."""
+        return cls((definition_plan(because),))
+
+    def after(self, before: str) -> Plans:
+        """The same, with something to say before the reason of the first."""
+        return Plans((self[0]._replace(because=before + self[0].because), *self[1:]))
+
+
+class DeviceSize(NamedTuple):
+    """What of a device decides between variants.
+
+    Attributes:
+        shared: bytes of shared memory that one block can have.
+        multiprocessors: how many there are.
+    """
+
+    shared: int
+    multiprocessors: int
+
+
+def size_of_device(array: Array) -> DeviceSize:
+    """Of the CUDA device on which ``array`` lives."""
+    backend = backend_of(array)
+    device = backend.device_of(array)
+    return DeviceSize(backend.shared_memory(device), backend.multiprocessors(device))
+
 
 def definition_plan(because: str) -> Plan:
     """The plan that launches nothing."""

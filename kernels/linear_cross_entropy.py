@@ -80,7 +80,7 @@ def linear_cross_entropy(
             found.weight[...] += backend.gemm(held.T, x[part])
             if found.bias is not None:
                 found.bias[...] += backend.sum_rows(held)
-    total = label_total(labels, None, weight.T, ignore_index)
+    total = label_total(labels, None, weight, ignore_index, cols)
     if found is not None and wide != x.dtype:
         narrow = [None if a is None else a.astype(x.dtype) for a in found[1:]]
         found = Gradients(found.x, *narrow)

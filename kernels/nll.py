@@ -38,7 +38,7 @@ def nll(x: Array, labels: Array, weight: Array | None, ignore_index: int, reduct
     launch(_SOURCE, plan, backend, x, flat, weight, losses, fault_record(x))
     if reduction == "none":
         return losses, None
-    total = label_total(flat, weight, x.reshape(-1, x.shape[1]), ignore_index) if reduction == "mean" else None
+    total = label_total(flat, weight, x, ignore_index, x.shape[1]) if reduction == "mean" else None
     return total_of_losses(backend, losses.reshape(-1), total), total
 
 

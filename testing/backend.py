@@ -25,6 +25,7 @@ from .module import MOST_SHARED, RawModule
 from .xp import cupy_like, fill_with_garbage
 
 _DEVICE = Device("simulator")
+_MULTIPROCESSORS = 132  # of an H100 or H200
 
 
 class SimulatorBackend(Backend):
@@ -150,6 +151,9 @@ class SimulatorBackend(Backend):
 
     def shared_memory(self, device: Device = _DEVICE) -> int:
         return MOST_SHARED
+
+    def multiprocessors(self, device: Device = _DEVICE) -> int:
+        return _MULTIPROCESSORS
 
     def compute_capability(self, device: Device = _DEVICE) -> int:
         return self.capability
