@@ -511,8 +511,8 @@ def _select_kernel(
         how = "read twice" if gradient else "read once"
         because = f"{wanted}; {rows} rows of {cols} do not fill the device, each is cut into {parts} parts and {how}"
         grid = blocks("cross_entropy_parts", rows * parts, 1)
-        scalars = (*scalars, np.int32(chunk), np.int32(parts))
-        first = Plan("cross_entropy_parts", defines, grid, _SPLIT_THREADS, scalars, because + single)
+        cutting = (*scalars, np.int32(chunk), np.int32(parts))
+        first = Plan("cross_entropy_parts", defines, grid, _SPLIT_THREADS, cutting, because + single)
         return Plans((first, first._replace(kernel="cross_entropy_split", because="puts the parts together")))
     nbytes = -(-cols // vector) * WIDEST_ACCESS
     cached = gradient and kind == "LABELS" and vector > 1 and nbytes <= min(_CACHE, device.shared - OWN_SHARED)
