@@ -11,6 +11,7 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, fault_kind, fault_record
 from ._launch import (
+    FLOATS,
     OWN_SHARED,
     WIDEST_ACCESS,
     DeviceSize,
@@ -32,7 +33,6 @@ from ._split_rows import parts_of_row
 from .cross_entropy_numpy import cross_entropy_rows
 
 _SOURCE = Path(__file__).with_name("cross_entropy.cu")
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _LONGEST = 2**30  # columns that the kernels' 32-bit column index reaches
 _INT64 = 2**63 - 1
 
@@ -268,8 +268,8 @@ def _check(
     logits: Array, targets: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float, z: float
 ) -> tuple[Backend, Options]:
     backend = common_backend(logits, targets) if weight is None else common_backend(logits, targets, weight)
-    if c_type(logits.dtype) is None and logits.dtype.name not in _DTYPES:  # a name is slow to ask for
-        raise TypeError(f"cross_entropy: logits must be one of {', '.join(_DTYPES)}, got {logits.dtype}")
+    if c_type(logits.dtype) is None and logits.dtype.name not in FLOATS:  # a name is slow to ask for
+        raise TypeError(f"cross_entropy: logits must be one of {', '.join(FLOATS)}, got {logits.dtype}")
     if logits.ndim < 2 or not logits.shape[1]:
         raise ValueError(
             f"cross_entropy: logits must have shape (rows, C) or (N, C, d1, ...) with C >= 1, got {logits.shape}"
@@ -548,7 +548,22 @@ def _scale_plan(dlogits: Array) -> Plan:
     defines = ("SMALL", f"DTYPE={ctype}", f"THREADS={_SMALL_THREADS}")
     per_block = _SMALL_THREADS * WIDEST_ACCESS // dlogits.dtype.itemsize
     grid = blocks("cross_entropy_scale", dlogits.size, per_block)
-    return Plan("cross_entropy_scale", defines, grid, _SMALL_THREADS, (np.int64(dlogits.size),), "")
+    because = "in place, 16 bytes at a time; nothing where the factor is 1"
+    return Plan("cross_entropy_scale", defines, grid, _SMALL_THREADS, (np.int64(dlogits.size),), because)
+
+
+@explained("label_total")
+def _explain_total(labels: Array, weight: Array | None, logits: Array, ignore_index: int, cols: int) -> Plan:
+    backend = backend_of(logits)
+    if not backend.runs_cuda or logits.dtype == "float64":
+        return definition_plan(no_kernel_for(logits.dtype) if backend.runs_cuda else no_cuda(backend))
+    return _small_plan("cross_entropy_divisor", len(labels))
+
+
+@explained("scale_gradient")
+def _explain_scale(dlogits: Array, dy: Array) -> Plan:
+    backend = common_backend(dlogits, dy)
+    return _scale_plan(dlogits) if backend.runs_cuda else definition_plan(no_cuda(backend))
 
 
 @explained("cross_entropy_backward")

@@ -12,6 +12,7 @@ import numpy as np
 from ..backend import Array, Backend, backend_of, common_backend
 from . import softmax_numpy
 from ._launch import (
+    FLOATS,
     OWN_SHARED,
     WIDEST_ACCESS,
     DeviceSize,
@@ -31,7 +32,6 @@ from ._launch import (
 from ._split_rows import parts_of_row
 
 _SOURCE = Path(__file__).with_name("softmax.cu")
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _LONGEST = 2**30  # columns that the kernels' 32-bit column index reaches
 
 
@@ -190,8 +190,8 @@ def log_softmax_backward_definition(dy: Array, y: Array, axis: int = -1) -> Arra
 
 def _check(function: str, x: Array, axis: int) -> int:
     """The axis counted from the front, or an error that says what is wrong."""
-    if c_type(x.dtype) is None and x.dtype.name not in _DTYPES:
-        raise TypeError(f"{function}: x must be floating point, one of {', '.join(_DTYPES)}, got {x.dtype}")
+    if c_type(x.dtype) is None and x.dtype.name not in FLOATS:
+        raise TypeError(f"{function}: x must be floating point, one of {', '.join(FLOATS)}, got {x.dtype}")
     try:
         axis = index(axis)
     except TypeError:
