@@ -26,6 +26,7 @@ from ._launch import (
     no_kernel_for,
 )
 from .layer_norm import widened
+from .scalars import not_negative
 
 _SOURCE = Path(__file__).with_name("batch_norm.cu")
 
@@ -61,6 +62,7 @@ def batch_norm(
     Source: Ioffe and Szegedy 2015, arXiv 1502.03167.
     """
     _check("batch_norm", x, weight=weight, bias=bias)
+    eps = not_negative("batch_norm", "eps", eps)
     if residual is not None:
         _check_alike("batch_norm", "residual", residual, x)
     backend = backend_of(x)

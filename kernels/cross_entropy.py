@@ -31,6 +31,7 @@ from ._launch import (
 )
 from ._split_rows import parts_of_row
 from .cross_entropy_numpy import cross_entropy_rows
+from .scalars import integer, not_negative, real
 
 _SOURCE = Path(__file__).with_name("cross_entropy.cu")
 _LONGEST = 2**30  # columns that the kernels' 32-bit column index reaches
@@ -293,13 +294,13 @@ def _check(
             )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    smoothing, z = real("cross_entropy", "label_smoothing", smoothing), not_negative("cross_entropy", "z_loss", z)
     if not 0.0 <= smoothing <= 1.0:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {smoothing}")
-    if not 0.0 <= z < math.inf:
-        raise ValueError(f"cross_entropy: z_loss must be finite and not negative, got {z}")
+    ignore_index = integer("cross_entropy", "ignore_index", ignore_index)
     if reduction == "mean" and not logits.size:
         raise ValueError(_nothing_counts(targets, ignore_index))
-    return backend, Options(ignore_index, reduction, float(smoothing), float(z))
+    return backend, Options(ignore_index, reduction, smoothing, z)
 
 
 def _check_out(out: Array, logits: Array) -> None:

@@ -9,6 +9,7 @@ from .. import kernels
 from ..autograd import Tensor, is_recording, is_unit, op
 from ..backend import Array, backend_of
 from ..kernels.cross_entropy import classes_of_rows, rows_of_classes
+from ..kernels.scalars import integer
 from .labels import check_class_weight
 from .real import real
 from .reduction import Loss, check_floating, check_reduction, constant, narrowed, quiet, widened
@@ -131,7 +132,7 @@ class CrossEntropyLoss(Loss):
     ) -> None:
         super().__init__(reduction)
         self.weight = constant(weight)
-        self.ignore_index = ignore_index
+        self.ignore_index = integer("CrossEntropyLoss", "ignore_index", ignore_index)
         self.label_smoothing = real("CrossEntropyLoss", "label_smoothing", label_smoothing)
         self.z_loss = real("CrossEntropyLoss", "z_loss", z_loss)
 

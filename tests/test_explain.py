@@ -105,7 +105,7 @@ def test_losses_are_explained_with_what_stands_around_them() -> None:
         assert "for each 4 of 6 rows, behind their product with the weight; losses and gradient of labels" in said
         assert "losses of labels" in kernels.explain("linear_cross_entropy", x, w, labels)
         said = kernels.explain("nll_loss", x, labels)
-        assert said.startswith("nll_losses [SMALL DTYPE=float THREADS=512], 1 blocks of 512 threads: one thread a label")
+        assert said.startswith("nll_losses [SMALL DTYPE=float THREADS=512], 1 blocks of 512 threads: one thread")
         assert "no kernel for float64" in kernels.explain("nll_loss", x.astype("float64"), labels)
     assert "runs no CUDA kernels" in kernels.explain("nll_loss", rows(6, 4), _LABELS)
     assert "runs no CUDA kernels" in kernels.explain("linear_cross_entropy", rows(6, 4), rows(9, 4), _LABELS)
