@@ -3,9 +3,12 @@
 if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import models'")
 
+from .autoencoder import Autoencoder, TiedLinear, autoencoder, conv_autoencoder, kl_penalty, l1_penalty
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
+from .gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, llama
 from .mlp import mlp
+from .rbm import RBM
 from .resnet import (
     BasicBlock,
     Bottleneck,
@@ -17,14 +20,30 @@ from .resnet import (
     resnet152,
     small_resnet,
 )
+from .transformer import EncoderDecoder, Memory
 
 __all__ = [
+    "GPT",
+    "RBM",
+    "Autoencoder",
     "BasicBlock",
     "Bottleneck",
     "DenseNet",
+    "EncoderDecoder",
+    "Memory",
     "ResNet",
+    "TiedLinear",
+    "autoencoder",
+    "conv_autoencoder",
     "convnet",
     "densenet121",
+    "gpt2",
+    "gpt2_large",
+    "gpt2_medium",
+    "gpt2_xl",
+    "kl_penalty",
+    "l1_penalty",
+    "llama",
     "mlp",
     "resnet18",
     "resnet34",
