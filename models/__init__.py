@@ -3,6 +3,7 @@
 if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import models'")
 
+from .bert import Bert, BertLayer
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
 from .gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, llama
@@ -25,6 +26,8 @@ __all__ = [
     "GPT",
     "RBM",
     "BasicBlock",
+    "Bert",
+    "BertLayer",
     "Bottleneck",
     "DenseNet",
     "EncoderDecoder",
