@@ -3,10 +3,10 @@
 if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import models'")
 
-from .bert import Bert, BertLayer
 from . import sampling
 from .autoencoder import Autoencoder, TiedLinear, autoencoder, conv_autoencoder, kl_penalty, l1_penalty
 from .beam_search import Hypothesis, beam_search
+from .bert import Bert, BertLayer
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
 from .generation import generate, stream
