@@ -18,11 +18,12 @@ INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
 # One BLAS thread: two processes with spinning BLAS workers on the same cores take twenty times as long.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow test-all bench performance lint mutants gpu clean interpreter compiler
+.PHONY: help demo lectures test test-slow test-all bench performance lint mutants gpu clean interpreter compiler
 .NOTPARALLEL:
 
 help:
 	@echo "make demo      train on handwritten digits on every usable device, in about a minute"
+	@echo "make lectures  every lecture's claims measured, printed and drawn, pictures in lectures-output (some minutes)"
 	@echo "make test      the tests, one small case a branch (three to seven minutes)"
 	@echo "make test-slow the wide matrices and the wheel"
 	@echo "make test-all  both"
@@ -36,11 +37,16 @@ help:
 demo: $(VENV)/installed-demo compiler
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/lamella demo $(ARGS)
 
+lectures: $(VENV)/installed-examples
+	@for script in examples/lectures/*.py; do echo "== $$script"; \
+	  MPLBACKEND=Agg OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python $$script lectures-output || exit 1; done
+	@echo "The pictures are in lectures-output."
+
 test: $(VENV)/installed-dev compiler
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/installed-dev compiler
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -m slow -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-all: $(VENV)/installed-dev compiler
 	$(PYTEST) --durations=10 $(ARGS)
@@ -66,7 +72,7 @@ gpu: interpreter
 	@$(PYTHON) .ci/gpu.py --out "$(OUT)" --part "$(PART)" --require "$(REQUIRE)"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks demo-output gpu-report
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks demo-output lectures-output gpu-report
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- what the targets stand on -------------------------------------------------------------------------------------
@@ -85,10 +91,15 @@ $(VENV)/installed-demo: pyproject.toml | $(BIN)/python
 	@$(INSTALL) -e '.[demo]'
 	@touch $@
 
+$(VENV)/installed-examples: pyproject.toml | $(BIN)/python
+	@echo "Installing lamella and what the examples need into $(VENV), once ..."
+	@$(INSTALL) -e '.[examples]'
+	@touch $@ $(VENV)/installed-demo
+
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing lamella and its test tools into $(VENV), once (NVRTC of two releases is 180 MB) ..."
 	@$(INSTALL) -e '.[dev]'
-	@touch $@ $(VENV)/installed-demo
+	@touch $@ $(VENV)/installed-demo $(VENV)/installed-examples
 
 compiler:
 	@command -v $(firstword $(CXX)) >/dev/null || { \

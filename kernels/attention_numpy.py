@@ -131,11 +131,15 @@ class _Work:
         if threshold >> 32:
             out.fill(0)
             return
-        for i, j in np.ndindex(out.shape[:2]):
+        rows = stop - start
+        together = rows == self.queries and self.group == 1  # then the words of all these heads follow one another
+        parts = [(0, 0, out)] if together else [(i, j, out[i, j]) for i, j in np.ndindex(out.shape[:2])]
+        for i, j, part in parts:
             head = (batch.start + i) * self.heads + range(self.heads)[heads][j]
             first = options.offset + (head * self.queries + start) * self.keys
-            words = random_bits(options.seed, first, (stop - start) * self.keys).reshape(-1, self.keys)
-            np.greater_equal(words[:, :seen].T, threshold, out=out[i, j], casting="unsafe")
+            shape = (*part.shape[:-2], rows, self.keys)
+            words = random_bits(options.seed, first, math.prod(shape)).reshape(shape)
+            np.greater_equal(words[..., :seen].swapaxes(-1, -2), threshold, out=part, casting="unsafe")
         out *= 1.0 / (1.0 - options.dropout)
 
 

@@ -64,6 +64,7 @@ from .huber_loss import HuberLoss, SmoothL1Loss, huber_loss, smooth_l1_loss
 from .identity import Identity
 from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, instance_norm
 from .kl_div import KLDivLoss, kl_div
+from .kv_cache import KeyValues, KVCache, LayerCache
 from .l1_loss import L1Loss, l1_loss
 from .layer_norm import LayerNorm, layer_norm
 from .leaky_relu import LeakyReLU, leaky_relu
@@ -212,11 +213,14 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "KLDivLoss",
+    "KVCache",
+    "KeyValues",
     "L1Loss",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
     "LSTMCell",
+    "LayerCache",
     "LayerNorm",
     "LeakyReLU",
     "LearnedPositions",

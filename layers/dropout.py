@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .. import kernels
-from ..autograd import op
-from ..backend import Array, Generator, as_generator
+from ..autograd import is_recording, op
+from ..backend import Array, Backend, Generator, as_generator, backend_of
 from ..kernels.activation import has_activation_kernel, kept
 from .drop import Dropping, check_dropping
 
@@ -16,14 +17,25 @@ def _dropout(x: Array, p: float, key: int, offset: int) -> Any:
     dropping = kernels.Dropout(p, key, offset)
     if has_activation_kernel(x):
         return kernels.activation_forward(x, dropout=dropping), lambda dy: (masked_by_kernel(dy, dropping),)
-    shape = x.shape
+    backend, shape = backend_of(x), x.shape
+    keep = kept(x, shape, dropping)
+    y = x * keep
+    y *= dropping.scale
+    # Where drawing takes long, on the CPU, the mask is kept for the backward pass, a bit for each value.
+    bits = backend.xp.packbits(keep) if is_recording() and not backend.runs_cuda else None
 
-    def masked(values: Array) -> Array:
-        y = values * kept(values, shape, dropping)
-        y *= dropping.scale
-        return y
+    def dx(dy: Array) -> Array:
+        again = kept(dy, shape, dropping) if bits is None else _unpacked(backend, bits, shape)
+        g = dy * again
+        g *= dropping.scale
+        return g
 
-    return masked(x), lambda dy: (masked(dy),)
+    return y, lambda dy: (dx(dy),)
+
+
+def _unpacked(backend: Backend, bits: Array, shape: tuple[int, ...]) -> Array:
+    flat: Array = backend.xp.unpackbits(bits, count=math.prod(shape))
+    return flat.view(bool).reshape(shape)
 
 
 def masked_by_kernel(dy: Array, dropping: kernels.Dropout) -> Array:
@@ -34,8 +46,8 @@ def masked_by_kernel(dy: Array, dropping: kernels.Dropout) -> Array:
 def dropout(x: Any, p: float = 0.5, *, training: bool = True, rng: Generator | None = None) -> Any:
     """``x * keep / (1 - p)``, where ``keep`` is 0 with probability ``p`` and 1 otherwise.
 
-    Nothing is stored for the backward pass but the place in the random stream: the mask is a function of it,
-    bit-identical on every device.
+    The mask is a function of the place in the random stream, bit-identical on every device: nothing else is stored for
+    the backward pass, but on the CPU a bit for each value.
 
     Args:
         x: any shape, floating.

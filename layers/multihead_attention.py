@@ -10,6 +10,7 @@ from ..autograd.tape import require_arrays
 from ..backend import Generator, as_generator, backend_of
 from . import init
 from .drop import check_probability
+from .kv_cache import KeyValues
 from .lengths import length
 from .linear import Linear, linear
 from .module import Module
@@ -101,6 +102,8 @@ class MultiheadAttention(Module):
         attn_mask: Any = None,
         average_attn_weights: bool = True,
         is_causal: bool = False,
+        *,
+        cache: KeyValues | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The output, and the weights where they are wanted.
 
@@ -116,22 +119,27 @@ class MultiheadAttention(Module):
                 floating, added to the scores.
             average_attn_weights: whether the weights are the mean over the heads.
             is_causal: query i sees keys 0 … i; says that this is what ``attn_mask`` means, which may then be left out.
+            cache: keys and values of earlier calls, projected, which those given join: they come first, and S counts
+                them, in masks too; ``is_causal`` counts queries from the first that was not cached. A ``fixed`` cache
+                that is filled takes the place of ``key`` and ``value``, which are not looked at.
         Returns:
             the output, of the shape of ``query``, and the weights, shape ``(N, L, S)``, for each head
             ``(N, h, L, S)``, or None. Extra keys (``add_bias_kv``, ``add_zero_attn``) come last in S.
         """
         name = "MultiheadAttention"
+        extra = (self.bias_k is not None) + self.add_zero_attn
+        self._check_cache(cache, extra, is_causal)
+        kept = cache is not None and cache.fixed and cache.filled
+        same = query is key is value
+        if kept:
+            key = value = query  # of which nothing is used
         require_arrays(name, query=query, key=key, value=value)
         batched = query.ndim == 3
-        for what, array, width in (
-            ("query", query, self.embed_dim),
-            ("key", key, self.kdim),
-            ("value", value, self.vdim),
-        ):
+        given = (("query", query, self.embed_dim), ("key", key, self.kdim), ("value", value, self.vdim))
+        for what, array, width in given[:1] if kept else given:
             if array.ndim != query.ndim or array.ndim not in (2, 3) or array.shape[-1] != width:
                 layout = "(N, T, {0}) or (T, {0})" if self.batch_first else "(T, N, {0}) or (T, {0})"
                 raise ValueError(f"{name}: {what} must have shape {layout.format(width)}, got {tuple(array.shape)}")
-        same = query is key is value
         if not batched:
             axis = 0 if self.batch_first else 1
             query, key, value = (reshape(a, (*a.shape[:axis], 1, *a.shape[axis:])) for a in (query, key, value))
@@ -142,16 +150,21 @@ class MultiheadAttention(Module):
                 f"{name}: key and value must have one length and the batch of query, "
                 f"got {tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
             )
-        extra = (self.bias_k is not None) + self.add_zero_attn
-        options, bias = self._options(query, (count, queries, keys), extra, key_padding_mask, attn_mask, is_causal)
-        if same and self.in_proj_weight is not None and not extra and bias is None:
+        before = 0 if cache is None or kept else cache.length
+        keys = cache.length if kept and cache is not None else before + keys
+        sizes = (count, queries, keys)
+        options, bias = self._options(query, sizes, extra, key_padding_mask, attn_mask, is_causal, before)
+        if same and self.in_proj_weight is not None and not extra and bias is None and cache is None:
             qkv = linear(query, self.in_proj_weight, self.in_proj_bias)
             merged = attend_packed(qkv, self.num_heads, batch_axis, **options)
             if need_weights:
                 width = self.embed_dim
                 q, k = (self._heads(qkv[..., i * width : (i + 1) * width]) for i in (0, 1))
         else:
-            q, k, v = self._projected(query, key, value)
+            if cache is None:
+                q, k, v = self._projected(query, key, value)
+            else:
+                q, k, v = self._cached(query, None if kept else (key, value), same, cache)
             head = attend(q, k, v, bias, **options)
             merged = permute_dims(head, (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3))
             merged = reshape(merged, (*query.shape[:2], self.embed_dim))
@@ -171,12 +184,42 @@ class MultiheadAttention(Module):
         split = reshape(x, (*x.shape[:2], self.num_heads, self.head_dim))
         return permute_dims(split, (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3))
 
-    def _projected(self, query: Any, key: Any, value: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of all heads, the extra ones too."""
+    def _check_cache(self, cache: KeyValues | None, extra: int, causal: bool) -> None:
+        name = "MultiheadAttention"
+        if cache is None:
+            return
+        if not isinstance(cache, KeyValues):
+            raise TypeError(f"{name}: cache must be a KeyValues or None, got {cache!r}")
+        if extra:
+            raise ValueError(f"{name}: cache must be None with add_bias_kv or add_zero_attn, whose keys come last")
+        if cache.fixed and causal:
+            raise ValueError(f"{name}: is_causal must be False with a fixed cache, which does not count the queries")
+
+    def _cached(
+        self, query: Any, new: tuple[Any, Any] | None, same: bool, cache: KeyValues
+    ) -> tuple[Tensor, Any, Any]:
+        """Queries of all heads, and all keys and values of the cache, the new ones among them."""
+        if same and self.in_proj_weight is not None:
+            qkv = split(linear(query, self.in_proj_weight, self.in_proj_bias), 3, 2)
+            q, k, v = (self._heads(x) for x in qkv)
+            return q, *cache.append(k, v)
+        (wq, wk, wv), (bq, bk, bv) = self._weights()
+        q = self._heads(linear(query, wq, bq))
+        if new is None:
+            return q, cache.keys, cache.values
+        k, v = (self._heads(linear(x, w, b)) for x, w, b in zip(new, (wk, wv), (bk, bv), strict=True))
+        return q, *cache.append(k, v)
+
+    def _weights(self) -> tuple[Any, Any]:
+        """The matrices of queries, keys and values, and their biases."""
         weights: Any = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         if self.in_proj_weight is not None:
             weights = split(self.in_proj_weight, 3)
-        biases: Any = (None,) * 3 if self.in_proj_bias is None else split(self.in_proj_bias, 3)
+        return weights, (None,) * 3 if self.in_proj_bias is None else split(self.in_proj_bias, 3)
+
+    def _projected(self, query: Any, key: Any, value: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of all heads, the extra ones too."""
+        weights, biases = self._weights()
         q, k, v = (linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
         length_axis = 1 if self.batch_first else 0
         shape = [1, 1, self.embed_dim]
@@ -192,16 +235,25 @@ class MultiheadAttention(Module):
         return self._heads(q), self._heads(k), self._heads(v)
 
     def _options(
-        self, query: Any, sizes: tuple[int, int, int], extra: int, key_padding_mask: Any, attn_mask: Any, causal: bool
+        self,
+        query: Any,
+        sizes: tuple[int, int, int],
+        extra: int,
+        key_padding_mask: Any,
+        attn_mask: Any,
+        causal: bool,
+        before: int,
     ) -> tuple[dict[str, Any], Tensor | None]:
-        """The kernel's options, and a mask that wants its gradient."""
+        """The kernel's options, and a mask that wants its gradient; ``before`` keys are cached."""
         name = "MultiheadAttention"
         count, queries, keys = sizes
         options: dict[str, Any] = {}
         bias = None
         xp = backend_of(query.data if isinstance(query, Tensor) else query).xp
         if causal and not extra:
-            options["causal"], attn_mask = True, None
+            attn_mask = None
+            if not (queries == 1 and before == keys - 1):  # that query sees everything
+                options |= {"causal": True, "causal_offset": before}
         elif causal and attn_mask is None:
             attn_mask = xp.triu(xp.ones((queries, keys), bool), 1)
         masks = []

@@ -8,6 +8,7 @@ from typing import Any
 from ..autograd import Tensor
 from ..backend import Generator, as_generator
 from .dropout import Dropout
+from .kv_cache import KVCache, LayerCache
 from .layer_norm import LayerNorm
 from .lengths import length
 from .linear import Linear
@@ -66,6 +67,8 @@ class TransformerDecoderLayer(Module):
         memory_key_padding_mask: Any = None,
         tgt_is_causal: bool = False,
         memory_is_causal: bool = False,
+        *,
+        cache: LayerCache | None = None,
     ) -> Tensor:
         """The shape of ``tgt``.
 
@@ -75,14 +78,18 @@ class TransformerDecoderLayer(Module):
             tgt_mask, tgt_key_padding_mask, tgt_is_causal: for the self-attention, as for
                 :class:`MultiheadAttention`: **True where nothing is seen**.
             memory_mask, memory_key_padding_mask, memory_is_causal: for the attention to ``memory``.
+            cache: what earlier calls kept of the tokens before ``tgt``, which these join, and of ``memory``, whose keys
+                and values are projected once: it is not looked at again.
         """
+        own, others = (None, None) if cache is None else (cache.self_attn, cache.multihead_attn)
 
         def attended(x: Any) -> Any:
-            return self.self_attn(x, x, x, tgt_key_padding_mask, False, tgt_mask, is_causal=tgt_is_causal)[0]
+            masks = (tgt_key_padding_mask, False, tgt_mask)
+            return self.self_attn(x, x, x, *masks, is_causal=tgt_is_causal, cache=own)[0]
 
         def informed(x: Any) -> Any:
             masks = (memory_key_padding_mask, False, memory_mask)
-            return self.multihead_attn(x, memory, memory, *masks, is_causal=memory_is_causal)[0]
+            return self.multihead_attn(x, memory, memory, *masks, is_causal=memory_is_causal, cache=others)[0]
 
         if self.norm_first:
             y, x = joined(tgt, attended(self.norm1(tgt)), self.dropout1, self.norm2)
@@ -112,8 +119,9 @@ class TransformerDecoder(Module):
         self.layers = copies("TransformerDecoder", "decoder_layer", decoder_layer, num_layers)
         self.norm = norm
 
-    def forward(self, tgt: Any, memory: Any, *masks: Any, **named: Any) -> Any:
-        """The shape of ``tgt``; arguments as for :class:`TransformerDecoderLayer`."""
-        for layer in self.layers:
-            tgt = layer(tgt, memory, *masks, **named)
+    def forward(self, tgt: Any, memory: Any, *masks: Any, cache: KVCache | None = None, **named: Any) -> Any:
+        """The shape of ``tgt``; arguments as for :class:`TransformerDecoderLayer`, and a cache for all layers."""
+        for i, layer in enumerate(self.layers):
+            kept = {} if cache is None else {"cache": cache.layer(i)}
+            tgt = layer(tgt, memory, *masks, **named, **kept)
         return tgt if self.norm is None else self.norm(tgt)

@@ -10,7 +10,7 @@ from ..autograd import Tensor, add
 from ..backend import Generator, as_generator
 from .containers import ModuleList
 from .dropout import Dropout
-from .dropout_add_norm import dropout_add_layer_norm
+from .dropout_add_norm import dropout_add_layer_norm, dropout_add_rms_norm
 from .fusion import is_plain, run_linear
 from .gelu import gelu
 from .layer_norm import LayerNorm
@@ -19,6 +19,7 @@ from .linear import Linear
 from .module import Module
 from .multihead_attention import MultiheadAttention
 from .relu import relu
+from .rms_norm import RMSNorm
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"relu": relu, "gelu": gelu}
 
@@ -98,18 +99,14 @@ def feed_forward(layer: Any, x: Any, past: Any, dropout: Any) -> Any:
 
 def joined(x: Any, branch: Any, dropout: Any, norm: Any) -> tuple[Tensor, Tensor]:
     """``norm(x + dropout(branch))`` and the sum: one operation, unless somebody put in or listens to other modules."""
-    if type(dropout) is Dropout and type(norm) is LayerNorm and is_plain(dropout) and is_plain(norm):
-        return dropout_add_layer_norm(
-            branch,
-            x,
-            norm.normalized_shape,
-            norm.weight,
-            norm.bias,
-            norm.eps,
-            dropout.p,
-            training=dropout.training,
-            rng=dropout.rng,
-        )
+    if type(dropout) is Dropout and is_plain(dropout) and is_plain(norm):
+        dropping: Any = {"p": dropout.p, "training": dropout.training, "rng": dropout.rng}
+        if type(norm) is LayerNorm:
+            return dropout_add_layer_norm(
+                branch, x, norm.normalized_shape, norm.weight, norm.bias, norm.eps, **dropping
+            )
+        if type(norm) is RMSNorm:
+            return dropout_add_rms_norm(branch, x, norm.normalized_shape, norm.weight, norm.eps, **dropping)
     total = add(x, dropout(branch))
     return norm(total), total
 

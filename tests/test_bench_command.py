@@ -88,7 +88,7 @@ def test_a_run_says_where_how_fast_and_how_right(tmp_path: Path, capsys: pytest.
     words = ["bench", *WITHOUT_TIMES, "--filter", "softmax 32×10", "--json", str(file), "--html", str(html)]
     assert main(words) == command.OK
     out = capsys.readouterr().out
-    assert all(len(line) <= table.WIDTH for line in out.splitlines())
+    assert all(len(line) <= table.WIDTH for line in out.splitlines() if str(tmp_path) not in line)
     for word in ("machine", "versions", "threads", "copy in memory", "GFLOP/s", "GB/s", "softmax f+b 32×10", "µs"):
         assert word in out
     assert get_num_threads() == threads

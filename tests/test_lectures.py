@@ -1,94 +1,72 @@
-"""Numbers that introductory lectures print, and the compositions that they draw."""
+"""Every lecture script measures, draws, is short, listed, and has a test of its claims in ``tests/lectures``."""
 
 from __future__ import annotations
 
-import gc
-import weakref
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 
 import lamella
-import lamella.layers as L
-from lamella.backend import Device, backend_for
+
+from .lectures.scripts import FOLDER, NAMES, load
+
+matplotlib.use("Agg")  # no windows
+
+# A setting for each script's measure() that takes about a second at most; the claims are tested in tests/lectures.
+SMALL: dict[str, dict[str, Any]] = {
+    "activations": {"examples": 100, "epochs": 1, "depth": 2},
+    "backpropagation": {"steps": 10},
+    "linear_models": {"steps": 2},
+    "nonlinearity": {"epochs": 2, "seeds": 1},
+    "attention": {"steps": 2, "queries": 5},
+    "convolution": {"steps": 2, "epochs": 1},
+    "double_descent": {"seeds": 2, "n": (20, 20), "widths": (10, 20, 30), "units": (2, 5), "steps": 2},
+    "dropout_batch_norm": {"seeds": 1, "epochs": 1, "batches": 3, "rates": (0.1, 1.0), "descent": 1},
+    "residual": {"seeds": 1, "depth": 3, "epochs": 1},
+}
 
 
-def test_the_9_16_8_1_network_has_305_parameters() -> None:
-    model = L.Sequential(L.Linear(9, 16), L.ReLU(), L.Linear(16, 8), L.ReLU(), L.Linear(8, 1))
-    assert model.num_parameters() == 305
+@pytest.fixture(autouse=True)
+def _closed_figures() -> Iterator[None]:
+    import matplotlib.pyplot as plt
+
+    yield
+    plt.close("all")
 
 
-def test_softmax_of_one_two_three_minus_one(device: Device) -> None:
-    phi = L.softmax(lamella.tensor([1.0, 2.0, 3.0, -1.0], device=device)).to_numpy()
-    np.testing.assert_allclose(phi, [0.089, 0.242, 0.657, 0.012], atol=5e-4)
+def test_every_lecture_is_listed_and_has_a_test_of_its_claims() -> None:
+    assert sorted(SMALL) == NAMES
+    table = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"\]\((\w+)\.py\)", table)) == NAMES
+    for name in NAMES:
+        assert (Path(__file__).parent / f"lectures/test_{name}.py").is_file(), f"no test of the claims of {name}"
 
 
-def test_softmax_jacobian_is_phi_k_delta_jk_minus_phi_j_phi_k(device: Device) -> None:
-    scores = [1.0, 2.0, 3.0, -1.0]
-    e = np.exp(np.array(scores, dtype=np.float64))
-    phi = e / e.sum()
-    for k in range(4):
-        x = lamella.tensor(scores, device=device, requires_grad=True)
-        L.softmax(x)[k].backward()
-        row = backend_for(device).to_numpy(x.grad)
-        np.testing.assert_allclose(row, phi[k] * (np.arange(4) == k) - phi * phi[k], atol=1e-7)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lecture_is_a_short_program_that_says_what_it_claims(name: str) -> None:
+    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 80
+    assert len(ast.get_docstring(ast.parse(text)) or "") > 100
+    assert 'if __name__ == "__main__":' in text
+    assert f'"{name}.png"' in text
 
 
-def test_a_composition_with_skips_has_the_gradient_of_its_formula(device: Device) -> None:
-    """f(x) = H2(x, H0(x), H1(H0(x))) with H0 = tanh(a x), H1 = b u**2, H2 = x u + v / x."""
-    a, b = 0.7, -1.3
-    x = lamella.tensor([0.5, -2.0, 3.0], device=device, requires_grad=True)
-
-    def h0(x: lamella.Tensor) -> lamella.Tensor:
-        return lamella.tanh(a * x)
-
-    def h1(u: lamella.Tensor) -> lamella.Tensor:
-        return b * u**2
-
-    def h2(x: lamella.Tensor, u: lamella.Tensor, v: lamella.Tensor) -> lamella.Tensor:
-        return x * u + v / x
-
-    h2(x, h0(x), h1(h0(x))).sum().backward()
-
-    z = np.array([0.5, -2.0, 3.0])
-    u, du = np.tanh(a * z), a * (1 - np.tanh(a * z) ** 2)
-    expected = u + z * du + (2 * b * u * du) / z - b * u**2 / z**2
-    np.testing.assert_allclose(backend_for(device).to_numpy(x.grad), expected, rtol=2e-6)
-
-
-def test_a_layer_used_twice_gets_the_sum_of_both_gradients(device: Device) -> None:
-    layer = L.Linear(3, 3, rng=lamella.Generator(1)).to(device)
-    x = lamella.tensor(np.arange(6.0, dtype=np.float32).reshape(2, 3) / 5, device=device)
-    layer(layer(x)).sum().backward()
-    w, c, z = layer.weight.to_numpy(), layer.bias.to_numpy(), x.to_numpy()
-    h, ones = z @ w.T + c, np.ones((2, 3), np.float32)
-    to_numpy = backend_for(device).to_numpy
-    np.testing.assert_allclose(to_numpy(layer.weight.grad), ones.T @ h + (ones @ w).T @ z, rtol=1e-5)
-    np.testing.assert_allclose(to_numpy(layer.bias.grad), ones.sum(0) + (ones @ w).sum(0), rtol=1e-5)
-
-
-def test_a_tensor_used_in_three_places_gets_the_sum_of_three_gradients(device: Device) -> None:
-    x = lamella.tensor([1.0, 2.0], device=device, requires_grad=True)
-    (x * x + 3 * x + lamella.exp(x)).sum().backward()
-    z = np.array([1.0, 2.0])
-    np.testing.assert_allclose(backend_for(device).to_numpy(x.grad), 2 * z + 3 + np.exp(z), rtol=1e-6)
-
-
-@pytest.mark.parametrize("after", ["backward", "forgotten"])
-def test_memory_of_a_composition_is_free_without_the_garbage_collector(after: str) -> None:
-    gc.disable()
-    try:
-        layer = L.Linear(64, 64, rng=lamella.Generator(0))
-        x = lamella.tensor(np.ones((8, 64), np.float32))
-        hidden = lamella.tanh(layer(x))
-        array = weakref.ref(hidden.data)
-        loss = (hidden * hidden + layer(hidden)).sum()
-        del hidden
-        assert array() is not None  # the tape needs it
-        if after == "backward":
-            loss.backward()
-        else:
-            del loss
-        assert array() is None
-    finally:
-        gc.enable()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lecture_measures_and_draws(name: str, tmp_path: Path) -> None:
+    script = load(name)
+    found = script.measure(rng=lamella.Generator(0), **SMALL[name])
+    assert isinstance(found, dict)
+    figure = script.draw(found)
+    figure.savefig(tmp_path / "picture.png", dpi=40)
+    drawn = matplotlib.image.imread(tmp_path / "picture.png")
+    assert np.isfinite(drawn).all()
+    assert drawn.std() > 0.01, "an empty picture"
+    for axis in figure.axes:
+        said = axis.get_title() or axis.get_xlabel() or axis.get_ylabel() or not axis.axison
+        assert said, "an axis with no word on it"
