@@ -22,6 +22,7 @@ matplotlib.use("Agg")  # no windows
 SMALL: dict[str, dict[str, Any]] = {
     "activations": {"examples": 100, "epochs": 1, "depth": 2},
     "backpropagation": {"steps": 10},
+    "depth": {"deepest": 5, "depth": 3, "widths": (2, 8)},
     "gradient_descent": {"steps": 5, "rates": 2},
     "initialisation": {"depth": 3, "examples": 10, "epochs": 1},
     "linear_models": {"steps": 2},
