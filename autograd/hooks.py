@@ -6,6 +6,7 @@ of hooks and pays nothing for them.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -63,16 +64,37 @@ def register_hook(self: Tensor, hook: Callable[[Array], Array | None]) -> HookHa
         ValueError: the tensor is a leaf, whose gradient stands in ``.grad`` after backward, or has no gradient.
         RuntimeError: the backward pass has already run.
     """
-    edge = self._edge
+    return _register("register_hook", self, hook)
+
+
+def retain_grad(self: Tensor) -> None:
+    """Keep the gradient of this computed tensor: the last backward leaves it in ``.grad``, as a leaf has its own.
+
+    Raises:
+        ValueError: the tensor has no gradient. RuntimeError: the backward pass has already run.
+    """
+    if self.is_leaf and self.requires_grad:
+        return  # it keeps its gradient anyway
+    kept = weakref.ref(self)  # the tape must not keep the tensor alive that keeps the tape alive
+
+    def keep(dy: Array) -> None:
+        if (tensor := kept()) is not None:
+            tensor.grad = dy.copy()
+
+    _register("retain_grad", self, keep)
+
+
+def _register(caller: str, tensor: Tensor, hook: Callable[[Array], Array | None]) -> HookHandle:
+    edge = tensor._edge
     output = 0
     if type(edge) is tuple:
         edge, output = edge
     if type(edge) is not Node:
-        kind = "is a leaf: read or change its .grad after backward" if self.requires_grad else "has no gradient"
-        raise ValueError(f"register_hook: the tensor must be the result of a recorded operation; this one {kind}")
+        kind = "is a leaf: read or change its .grad after backward" if tensor.requires_grad else "has no gradient"
+        raise ValueError(f"{caller}: the tensor must be the result of a recorded operation; this one {kind}")
     run = edge.backward
     if run is None:
-        raise RuntimeError("register_hook: the backward pass of this tensor has already run")
+        raise RuntimeError(f"{caller}: the backward pass of this tensor has already run")
     if type(run) is partial and run.func is _hooked and run.args[1] == output:
         return run.args[0].add(hook)
     hooks = Hooks()

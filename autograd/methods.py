@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import creation, elementwise, indexing, products, reduction, shape
-from .hooks import register_hook
+from .hooks import register_hook, retain_grad
 from .tape import backward
 from .tensor import Tensor, tensor
 
@@ -51,6 +51,7 @@ _T.__getitem__ = indexing.getitem
 _T.__setitem__ = indexing.setitem
 _T.backward = backward
 _T.register_hook = register_hook
+_T.retain_grad = retain_grad
 
 _METHODS: tuple[Any, ...] = (
     *(elementwise.exp, elementwise.log, elementwise.sqrt, elementwise.tanh, elementwise.clip, elementwise.astype),

@@ -65,6 +65,7 @@ class Tensor:
         __ge__: Callable[..., Tensor]
         backward: Callable[..., None]
         register_hook: Callable[..., Any]
+        retain_grad: Callable[..., None]
         astype: Callable[..., Tensor]
         to: Callable[..., Tensor]
         sum: Callable[..., Tensor]

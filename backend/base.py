@@ -64,6 +64,8 @@ class Backend:
         array_types: the exact array classes that belong to this backend.
         runs_cuda: whether :meth:`compile` works, so that launchers take their CUDA branch.
         multiplies_tf32: whether :meth:`gemm` heeds ``precision("tf32")``.
+        uses_hopper: whether launchers choose kernels for compute capability 9.0 alone (wgmma and tile copies). None of
+            these has run on hardware, so it is off unless asked for.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Backend:
     array_types: tuple[type, ...]
     runs_cuda: bool = False
     multiplies_tf32: bool = False
+    uses_hopper: bool = False
 
     # -- devices -------------------------------------------------------------------------------------------------
     def devices(self) -> tuple[Device, ...]:
@@ -167,9 +170,21 @@ class Backend:
         """Bytes of shared memory that one block of a kernel can have on ``device``."""
         raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
 
+    def multiprocessors(self, device: Device) -> int:
+        """How many multiprocessors ``device`` has: a block of a kernel runs on one of them."""
+        raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
+
     def compute_capability(self, device: Device) -> int:
         """What instructions the device has, as 10 * major + minor: 90 for compute capability 9.0; 0 without CUDA."""
         return 0
+
+    def tensor_map(self, array: Array, box: tuple[int, ...]) -> Any:
+        """The argument that describes an array to the copy engine of capability 9.0, for tiles of shape ``box``.
+
+        The kernel's launch has to come while the array is alive. Rows begin at multiples of 16 bytes, those of a tile
+        have 128.
+        """
+        raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
 
     def compile(self, code: str, options: tuple[str, ...], device: Device) -> Any:
         """Compile CUDA text; the result's ``get_function(name)`` gives ``kernel(grid, block, args, shared_mem=0)``."""

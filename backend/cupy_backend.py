@@ -15,6 +15,7 @@ from .base import Array, Backend, DeviceUnavailableError, MemoryFigures
 from .cublaslt import CublasLt, CublasLtUnsupportedError, load_library
 from .device import Device
 from .faults import raise_faults
+from .tensor_map import encode_tensor_map
 
 _INSTALL = "install one of them: pip install 'lamella[cuda12]' or pip install 'lamella[cuda13]', to match the driver"
 
@@ -25,6 +26,8 @@ class CupyBackend(Backend):
     Args:
         use_cublaslt: do matrix products by :mod:`.cublaslt` where it can, by CuPy elsewhere. Unproven: the binding has
             not yet run on hardware, so it is not the default.
+        use_hopper: let launchers choose kernels written for compute capability 9.0 alone, such as
+            ``attention_hopper.cu``. Unproven: they have not yet run on hardware, so it is not the default.
     Raises:
         CublasLtError: ``use_cublaslt`` was asked for, and the library is missing or of another CUDA version.
         DeviceUnavailableError: CuPy is missing, or there is no driver, no device or no NVRTC; says which.
@@ -33,7 +36,7 @@ class CupyBackend(Backend):
     name = "cuda"
     runs_cuda = True
 
-    def __init__(self, use_cublaslt: bool = False) -> None:
+    def __init__(self, use_cublaslt: bool = False, use_hopper: bool = False) -> None:
         if find_spec("cupy") is None:
             raise DeviceUnavailableError(f"no CUDA device can be used: CuPy is not installed; {_INSTALL}")
         try:
@@ -58,11 +61,13 @@ class CupyBackend(Backend):
         self._cupyx = cupyx
         self._devices = tuple(Device("cuda", index) for index in range(count))
         self._shared: dict[Device, int] = {}
+        self._multiprocessors: dict[Device, int] = {}
         self._capabilities = tuple(int(cupy.cuda.Device(index).compute_capability) for index in range(count))
         self.cublaslt: CublasLt | None = None
         if use_cublaslt:
             self.cublaslt = CublasLt(cupy, load_library(cupy.cuda.runtime.runtimeGetVersion() // 1000))
         self.multiplies_tf32 = self.cublaslt is not None
+        self.uses_hopper = use_hopper
 
     def devices(self) -> tuple[Device, ...]:
         return self._devices
@@ -145,6 +150,16 @@ class CupyBackend(Backend):
             attributes = self.xp.cuda.Device(device.index).attributes
             found = self._shared[device] = attributes["MaxSharedMemoryPerBlockOptin"]
         return found
+
+    def multiprocessors(self, device: Device) -> int:
+        found = self._multiprocessors.get(device)
+        if found is None:
+            attributes = self.xp.cuda.Device(device.index).attributes
+            found = self._multiprocessors[device] = attributes["MultiProcessorCount"]
+        return found
+
+    def tensor_map(self, array: Array, box: tuple[int, ...]) -> Any:
+        return encode_tensor_map(array.data.ptr, array.dtype.name, array.shape, array.strides, box)
 
     def compile(self, code: str, options: tuple[str, ...], device: Device) -> Any:
         with self.xp.cuda.Device(device.index):

@@ -49,7 +49,8 @@ def get_kernel(path: Path, name: str, defines: tuple[str, ...], like: Array) -> 
     Args:
         path: the ``.cu`` file.
         name: an ``extern "C" __global__`` function in it.
-        defines: macro definitions such as ``"DTYPE=float"``; they choose the variant.
+        defines: macro definitions such as ``"DTYPE=float"``, and compiler options, which begin with ``-``; they choose
+            the variant.
         like: an array on the device that will run it.
     """
     backend = backend_of(like)
@@ -59,7 +60,7 @@ def get_kernel(path: Path, name: str, defines: tuple[str, ...], like: Array) -> 
     if kernel is None:
         module = _modules.get((path, defines, device))
         if module is None:
-            options = tuple(f"-D{define}" for define in defines)
+            options = tuple(define if define.startswith("-") else f"-D{define}" for define in defines)
             module = _modules[path, defines, device] = backend.compile(read_source(path), options, device)
         kernel = _kernels[key] = module.get_function(name)
     return kernel

@@ -30,6 +30,26 @@ def lamella(causal: bool, backward: bool) -> Callable[..., Run]:
     return build
 
 
+def hopper(causal: bool, backward: bool) -> Callable[..., Run]:
+    """By the kernels for compute capability 9.0 alone, which are not the default before they have run on hardware."""
+
+    def build(*arrays: Any) -> Run:
+        from lamella.backend import backend_of
+
+        backend, run = backend_of(arrays[0]), lamella(causal, backward)(*arrays)
+
+        def switched() -> tuple[Any, ...]:
+            before, backend.uses_hopper = backend.uses_hopper, True
+            try:
+                return run()
+            finally:
+                backend.uses_hopper = before
+
+        return switched
+
+    return build
+
+
 def torch_contender(causal: bool, backward: bool, backend: str = "") -> Callable[..., Run]:
     """PyTorch's attention, by its own choice of a backend or by the one that is named."""
 
@@ -104,6 +124,7 @@ def cases(
     shape = (batch, heads, length, width)
     products = 4 * batch * heads * length * length * width // (2 if causal else 1)
     word = "causal att." if causal else "attention"
+    has_hopper = set(options.get("dtypes", ())) == {"bfloat16", "float16"}
 
     def numbers(count: int) -> Callable[[Any], tuple[Any, ...]]:
         return lambda rng: tuple(normal(rng, *shape) for _ in range(count))
@@ -115,6 +136,7 @@ def cases(
             numbers=numbers(4 if backward else 3),
             contenders={
                 "lamella": lamella(causal, backward),
+                **({"hopper": hopper(causal, backward)} if has_hopper else {}),
                 "torch": torch_contender(causal, backward),
                 **{f"torch {name}": torch_contender(causal, backward, name) for name in TORCH_BACKENDS},
             },

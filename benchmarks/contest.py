@@ -18,15 +18,16 @@ WARM_UP = 3
 _FEW_ROUNDINGS = 4.0  # that are allowed where PyTorch makes no error at all
 
 
-ON_CUDA = {"cublaslt", "cupy"}  # contenders that there are on a GPU only
+# Contenders that there are on a GPU only, and for which compute capabilities.
+ON_CUDA = {"cublaslt": range(1, 1000), "cupy": range(1, 1000), "hopper": range(90, 91)}
 
 
-def names_of(case: Case, torch: Any, runs_cuda: bool, wanted: Callable[[str], bool] = lambda name: True) -> list[str]:
+def names_of(case: Case, torch: Any, capability: int, wanted: Callable[[str], bool] = lambda name: True) -> list[str]:
     """The contenders on a device, PyTorch's default first among the rivals, compiled last (it takes longest)."""
     names = [
         name
         for name in case.contenders
-        if not is_rival(name) and name != "numpy" and (runs_cuda or name not in ON_CUDA)
+        if not is_rival(name) and name != "numpy" and (name not in ON_CUDA or capability in ON_CUDA[name])
     ]
     if torch is not None:
         names += [name for name in case.contenders if is_rival(name)]
@@ -64,7 +65,7 @@ def measure(
     def fail(name: str, message: str) -> None:
         failures.append({"name": f"{case.name} {dtype} {name}", "message": message[:2000]})
 
-    for name in names_of(case, torch, backend.runs_cuda, wanted):
+    for name in names_of(case, torch, backend.compute_capability(device), wanted):
         try:
             run = rival_of(case, name, torch, arrays, dtype) if is_rival(name) else run_of(case, name, arrays, dtype)
             errors[name] = case.error(tuple(on_host(r, backend) for r in first_results(case, run)), judge)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .attention import Options
 
 _SOURCE = Path(__file__).with_name("attention.cu")
-_BAD_LENGTH = "attention: key_lengths must be in 0 … {limit}, got {value}"
+BAD_LENGTH = "attention: key_lengths must be in 0 … {limit}, got {value}"
 _OLDEST = 80  # compute capability with asynchronous copies and products of bfloat16 and tf32
 _LONGEST = 2**30  # queries or keys that the kernels' 32-bit indices reach
 _WIDTHS = (32, 64, 128, 256)  # what D and Dv are padded to
@@ -136,7 +136,7 @@ def forward(backend: Backend, q: Array, k: Array, v: Array, options: Options, ou
         part = backend.empty((splits, *options.shape[:3], v.shape[3]), np.float32, device)
         part_lse = backend.empty((splits, *options.shape[:3]), np.float32, device)
     arrays = (*(memory[name] for name in ("q", "k", "v", "mask", "bias", "lengths")), result, part_lse, part)
-    plan = plan._replace(scalars=(fault_kind(_BAD_LENGTH), problem))
+    plan = plan._replace(scalars=(fault_kind(BAD_LENGTH), problem))
     launch(_SOURCE, plan, backend, *arrays, None if memory["lengths"] is None else fault_record(q))
     if part is not None:
         rows = math.prod(options.shape[:3])
@@ -168,7 +168,7 @@ def backward(
     device = backend.device_of(q)
     wanted, found = (dq, dk, dv), []
     for array in wanted:
-        found.append(array if _has_rows(array) else backend.empty(array.shape, array.dtype, device))
+        found.append(array if has_rows(array) else backend.empty(array.shape, array.dtype, device))
     rows = dict(zip(("q", "k", "v", "out", "dy", "dq", "dk", "dv"), (q, k, v, out, dy, *found), strict=True))
     memory, fields = _problem(backend, options, rows, ("q", "k", "v", "dy"))
     problem = _struct(fields)
@@ -326,7 +326,7 @@ def _problem(
     }
     memory: dict[str, Array | None] = {"mask": None, "bias": None, "lengths": None}
     for name, array in rows.items():
-        memory[name], strides = _dense(backend, array)
+        memory[name], strides = dense(backend, array)
         fields[name] = strides[:3]
         if name in loaded:
             apart = WIDEST_ACCESS // array.dtype.itemsize  # elements
@@ -354,14 +354,14 @@ def _struct(fields: Mapping[str, Any]) -> np.ndarray:
     return np.array(tuple(fields.get(name, zero) for name, zero in _ZEROS.items()), _PROBLEM)
 
 
-def _dense(backend: Backend, array: Array) -> tuple[Array, tuple[int, ...]]:
+def dense(backend: Backend, array: Array) -> tuple[Array, tuple[int, ...]]:
     """The memory of rows and its strides in elements; a copy where the last axis is not contiguous."""
-    if not _has_rows(array):
+    if not has_rows(array):
         array = backend.xp.ascontiguousarray(array)
     return _window(backend, array)
 
 
-def _has_rows(array: Array) -> bool:
+def has_rows(array: Array) -> bool:
     """Whether the elements along the last axis are neighbours, and the kernels can step along the others."""
     strides, itemsize = array.strides, array.itemsize
     if strides[-1] != itemsize and array.shape[-1] != 1:

@@ -1,7 +1,10 @@
-// What kernels for sm_90a use beyond cuda_compat.cuh, each wrapper one instruction: mbarriers, tiles copied by the tensor
-// memory accelerator, products of a warpgroup. CPU bodies: testing/tensor_language.h. Nothing here has run on a GPU yet.
+// What kernels for sm_90a use beyond cuda_compat.cuh, each wrapper one instruction: mbarriers, tiles and bytes copied by
+// the tensor memory accelerator, barriers of some warps, products of a warpgroup. CPU bodies: testing/tensor_language.h. Nothing here has run on a GPU yet.
 #pragma once
 #include "cuda_compat.cuh"
+
+template <class T> constexpr bool kIsHalf = false;
+template <> constexpr bool kIsHalf<half> = true;
 
 #ifndef LAMELLA_SIMULATOR
 
@@ -38,29 +41,50 @@ __device__ inline void mbarrier_init_fence() { asm volatile("fence.mbarrier_init
 // Between a thread's own stores to shared memory and a wgmma or tile copy of the same bytes.
 __device__ inline void async_proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// ---- a tile from global to shared memory: the map's box with its corner at (row, column), zeros outside of the matrix.
-// The destination is aligned to 128 bytes; the bytes count for mbarrier b. One thread calls
+// ---- a tile from global to shared memory: the map's box with its corner at these coordinates, the innermost first, zeros
+// outside of the array. The destination is aligned to 128 bytes; the bytes count for mbarrier b. One thread calls
 
 __device__ inline void tma_load_2d(void* destination, const TensorMap* map, mbarrier* b, int column, int row) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
                ::"r"(shared_address(destination)), "l"(map), "r"(column), "r"(row), "r"(shared_address(b)) : "memory");
 }
 
-// ---- d += a b for a warpgroup of 128 threads, operands in shared memory named by descriptors (see below), sums in
-// float32. d belongs to the product until wgmma_wait<N> has left at most N committed groups under way
+__device__ inline void tma_load_4d(void* destination, const TensorMap* map, mbarrier* b, int column, int row, int third, int fourth) {
+  asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
+               ::"r"(shared_address(destination)), "l"(map), "r"(column), "r"(row), "r"(third), "r"(fourth),
+               "r"(shared_address(b)) : "memory");
+}
+
+// Bytes in a row; both addresses and the number are multiples of 16.
+__device__ inline void bulk_load(void* destination, const void* source, int bytes, mbarrier* b) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+               ::"r"(shared_address(destination)), "l"(source), "r"(bytes), "r"(shared_address(b)) : "memory");
+}
+
+// ---- `threads` threads of the block, whole warps, meet at barrier `id`, 1 to 15: whether the predicate held for any of them
+
+__device__ inline bool named_barrier_or(int id, int threads, bool predicate) {
+  unsigned any;
+  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nbarrier.cta.red.or.pred q, %2, %3, p;\nselp.u32 %0, 1, 0, q;\n}"
+               : "=r"(any) : "r"((unsigned)predicate), "r"(id), "r"(threads) : "memory");
+  return any;
+}
+
+// ---- d += a b for a warpgroup of 128 threads, 64 x 16 times 16 x N, N twice the length of d; without kAdds d = a b. Sums in
+// float32. b lies in shared memory and is named by a descriptor (see below), likewise a, or each thread brings four
+// registers of it, in the order of mma_m16n8k16. They and d belong to the product until wgmma_wait<N> has left at most N
+// committed groups under way; wgmma_fence goes before the first product after a wait
 
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> __device__ inline void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
 
-template <class T> constexpr bool kIsHalf = false;
-template <> constexpr bool kIsHalf<half> = true;
-
 #define LAMELLA_LIST_32 \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15" \
   ", " "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define LAMELLA_LIST_64 LAMELLA_LIST_32 \
-  ", " "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47" \
+#define LAMELLA_LIST_40 LAMELLA_LIST_32 ", " "%32, %33, %34, %35, %36, %37, %38, %39"
+#define LAMELLA_LIST_64 LAMELLA_LIST_40 \
+  ", " "%40, %41, %42, %43, %44, %45, %46, %47" \
   ", " "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define LAMELLA_LIST_128 LAMELLA_LIST_64 \
   ", " "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79" \
@@ -68,32 +92,38 @@ template <> constexpr bool kIsHalf<half> = true;
   ", " "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111" \
   ", " "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define LAMELLA_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define LAMELLA_D16(i) LAMELLA_D4(i), LAMELLA_D4(i + 4), LAMELLA_D4(i + 8), LAMELLA_D4(i + 12)
-#define LAMELLA_D32 LAMELLA_D16(0), LAMELLA_D16(16)
-#define LAMELLA_D64 LAMELLA_D32, LAMELLA_D16(32), LAMELLA_D16(48)
-#define LAMELLA_D128 LAMELLA_D64, LAMELLA_D16(64), LAMELLA_D16(80), LAMELLA_D16(96), LAMELLA_D16(112)
-#define LAMELLA_WGMMA_TYPE(N, LIST, A, B, TRANSPOSED, T, ...)                                                \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." T "." T " {" LIST "}, " A ", " B ", 1, 1, 1, 0, "    \
-               TRANSPOSED ";" : __VA_ARGS__ : "l"(a), "l"(b), "n"(kTransposedB ? 1 : 0))
-#define LAMELLA_WGMMA(N, LIST, A, B, TRANSPOSED, ...)                                                                  \
-  template <class T, bool kTransposedB = false>                                                                        \
-  __device__ inline void wgmma_m64n##N##k16(float (&d)[N / 2], unsigned long long a, unsigned long long b) {           \
-    if constexpr (kIsHalf<T>)                                                                                          \
-      LAMELLA_WGMMA_TYPE(N, LIST, A, B, TRANSPOSED, "f16", __VA_ARGS__);                                           \
-    else                                                                                                               \
-      LAMELLA_WGMMA_TYPE(N, LIST, A, B, TRANSPOSED, "bf16", __VA_ARGS__);                                          \
+#define LAMELLA_D8(i) LAMELLA_D4(i), LAMELLA_D4(i + 4)
+#define LAMELLA_D32(i) LAMELLA_D8(i), LAMELLA_D8(i + 8), LAMELLA_D8(i + 16), LAMELLA_D8(i + 24)
+#define LAMELLA_D64(i) LAMELLA_D32(i), LAMELLA_D32(i + 32)
+#define LAMELLA_WGMMA(N, LIST, T, A, B, FLAGS, ...)                                                               \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." T "." T " {" LIST "}, " A ", " B ", " FLAGS ";"    \
+               : __VA_ARGS__, "l"(b), "n"(kAdds ? 1 : 0), "n"(kTransposedB ? 1 : 0))
+#define LAMELLA_WGMMA_OF(N, LIST, LEFT, A, B, FLAGS, ...)                                                        \
+  template <class T, bool kTransposedB = false, bool kAdds = true>                                                  \
+  __device__ inline void wgmma_m64k16(float (&d)[N / 2], LEFT, unsigned long long b) {                              \
+    if constexpr (kIsHalf<T>)                                                                                       \
+      LAMELLA_WGMMA(N, LIST, "f16", A, B, FLAGS, __VA_ARGS__);                                                      \
+    else                                                                                                            \
+      LAMELLA_WGMMA(N, LIST, "bf16", A, B, FLAGS, __VA_ARGS__);                                                     \
   }
-LAMELLA_WGMMA(64, LAMELLA_LIST_32, "%32", "%33", "%34", LAMELLA_D32)
-LAMELLA_WGMMA(128, LAMELLA_LIST_64, "%64", "%65", "%66", LAMELLA_D64)
-LAMELLA_WGMMA(256, LAMELLA_LIST_128, "%128", "%129", "%130", LAMELLA_D128)
+// i, j and so on: numbers of the operands after those of d.
+#define LAMELLA_WGMMA_N(N, LIST, i, j, k, l, m, n, o, ...)                                                       \
+  LAMELLA_WGMMA_OF(N, LIST, unsigned long long a, "%" #i, "%" #j, "%" #k ", 1, 1, 0, %" #l, __VA_ARGS__ : "l"(a))   \
+  LAMELLA_WGMMA_OF(N, LIST, const unsigned (&a)[4], "{%" #i ", %" #j ", %" #k ", %" #l "}", "%" #m,                 \
+                   "%" #n ", 1, 1, %" #o, __VA_ARGS__ : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]))
+LAMELLA_WGMMA_N(64, LAMELLA_LIST_32, 32, 33, 34, 35, 36, 37, 38, LAMELLA_D32(0))
+LAMELLA_WGMMA_N(80, LAMELLA_LIST_40, 40, 41, 42, 43, 44, 45, 46, LAMELLA_D32(0), LAMELLA_D8(32))
+LAMELLA_WGMMA_N(128, LAMELLA_LIST_64, 64, 65, 66, 67, 68, 69, 70, LAMELLA_D64(0))
+LAMELLA_WGMMA_N(256, LAMELLA_LIST_128, 128, 129, 130, 131, 132, 133, 134, LAMELLA_D64(0), LAMELLA_D64(64))
+#undef LAMELLA_WGMMA_N
+#undef LAMELLA_WGMMA_OF
 #undef LAMELLA_WGMMA
-#undef LAMELLA_WGMMA_TYPE
 #undef LAMELLA_D4
-#undef LAMELLA_D16
+#undef LAMELLA_D8
 #undef LAMELLA_D32
 #undef LAMELLA_D64
-#undef LAMELLA_D128
 #undef LAMELLA_LIST_32
+#undef LAMELLA_LIST_40
 #undef LAMELLA_LIST_64
 #undef LAMELLA_LIST_128
 

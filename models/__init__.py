@@ -3,9 +3,13 @@
 if not __name__.startswith("lamella."):
     raise ImportError(f"'{__name__}' is a room of lamella: write 'from lamella import models'")
 
+from . import sampling
 from .autoencoder import Autoencoder, TiedLinear, autoencoder, conv_autoencoder, kl_penalty, l1_penalty
+from .beam_search import Hypothesis, beam_search
+from .bert import Bert, BertLayer
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
+from .generation import generate, stream
 from .gpt import GPT, gpt2, gpt2_large, gpt2_medium, gpt2_xl, llama
 from .mlp import mlp
 from .rbm import RBM
@@ -27,16 +31,21 @@ __all__ = [
     "RBM",
     "Autoencoder",
     "BasicBlock",
+    "Bert",
+    "BertLayer",
     "Bottleneck",
     "DenseNet",
     "EncoderDecoder",
+    "Hypothesis",
     "Memory",
     "ResNet",
     "TiedLinear",
     "autoencoder",
+    "beam_search",
     "conv_autoencoder",
     "convnet",
     "densenet121",
+    "generate",
     "gpt2",
     "gpt2_large",
     "gpt2_medium",
@@ -50,6 +59,8 @@ __all__ = [
     "resnet50",
     "resnet101",
     "resnet152",
+    "sampling",
     "small_densenet",
     "small_resnet",
+    "stream",
 ]

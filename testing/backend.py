@@ -22,9 +22,11 @@ from ..backend import (
 from . import array as device_arrays
 from .array import SimulatorArray, activity, call
 from .module import MOST_SHARED, RawModule
+from .tensor_map import make_tensor_map
 from .xp import cupy_like, fill_with_garbage
 
 _DEVICE = Device("simulator")
+_MULTIPROCESSORS = 132  # of an H100 or H200
 
 
 class SimulatorBackend(Backend):
@@ -36,6 +38,7 @@ class SimulatorBackend(Backend):
         log: (launch or operation, the place it came from), in order.
         synchronizations: how often the host waited for a value of the device.
         capability: the compute capability that it claims to have, 10 * major + minor; it executes kernels of every one.
+        uses_hopper: whether launchers choose kernels for compute capability 9.0 alone, as on a device they do not yet.
     """
 
     name = "simulator"
@@ -46,6 +49,7 @@ class SimulatorBackend(Backend):
     def __init__(self) -> None:
         self._before: Backend | None = None
         self.capability = 90
+        self.uses_hopper = False
 
     # -- registration and counting -------------------------------------------------------------------------------
     @property
@@ -151,8 +155,14 @@ class SimulatorBackend(Backend):
     def shared_memory(self, device: Device = _DEVICE) -> int:
         return MOST_SHARED
 
+    def multiprocessors(self, device: Device = _DEVICE) -> int:
+        return _MULTIPROCESSORS
+
     def compute_capability(self, device: Device = _DEVICE) -> int:
         return self.capability
+
+    def tensor_map(self, array: Array, box: tuple[int, ...]) -> np.ndarray:
+        return make_tensor_map(array, box)
 
     def compile(self, code: str, options: tuple[str, ...], device: Device = _DEVICE) -> RawModule:
         return RawModule(code, options=options, device_arrays_only=True, on_launch=self._count)

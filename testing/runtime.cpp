@@ -64,21 +64,24 @@ namespace {
 
 // ---- state of the launch -------------------------------------------------------------------------------------------
 enum MeetingKind { kSyncWarp, kShuffle, kBallot, kMatch, kLoadMatrices, kLoadTransposed, kMultiply, kProduct };
-enum State { kReady, kAtBarrier, kAtMeeting, kAtMbarrier, kAtProduct, kReturned };
+enum State { kReady, kAtBarrier, kAtMeeting, kAtMbarrier, kAtNamedBarrier, kAtProduct, kReturned };
 
 struct AsyncCopy {
   unsigned char* destination;
   const unsigned char* source;
   unsigned bytes, total, group;
 };
-struct Product {  // wgmma: 64 x columns += (64 x 16) (16 x columns), operands in shared memory
+struct Product {  // wgmma: 64 x columns += (64 x 16) (16 x columns), the left operand in registers or shared memory
   uint64_t a, b;
-  float* d;  // this thread's own; the rest is the same in all threads of the warpgroup
+  float* d;                   // this thread's own, as what it has of the left operand; the rest all threads have in common
+  const unsigned* registers;  // nullptr: descriptor a
+  unsigned fragment[4];       // what they held at the issue
   unsigned columns, group;
   simulator_format format;
-  int transposed_b;
+  int transposed_b, adds;
   bool same(const Product& o) const {
-    return a == o.a && b == o.b && columns == o.columns && group == o.group && format == o.format && transposed_b == o.transposed_b;
+    return a == o.a && b == o.b && !registers == !o.registers && columns == o.columns && group == o.group &&
+           format == o.format && transposed_b == o.transposed_b && adds == o.adds;
   }
 };
 struct Accumulator {  // what d will hold when the last product on it has ended
@@ -96,6 +99,8 @@ struct Fiber {
   std::vector<AsyncCopy> copies;
   unsigned char received[32 * kPayloadBytes];  // packed: lane i's post begins at i times the operation's bytes
   const uint64_t* mbarrier;                    // waited for
+  unsigned named_barrier;                      // likewise
+  int vote;                                    // what came out there
   bool product_fence;
   uint32_t proxy_fence;  // time of the last one
   unsigned product_group, product_groups_left;
@@ -132,16 +137,35 @@ struct Mbarrier {
   unsigned phase;
   std::vector<uint32_t> joined, told;  // what arrivals so far have reported; what the last completed phase tells
 };
-struct TileCopy {
+struct TileCopy {  // by the copy engine: a box of an array, or bytes in a row, which are a box of one axis
   unsigned char* destination;
   simulator_tensor_map map;
   uint64_t* mbarrier;
-  int column, row;
+  int corner[4];
   unsigned thread;    // in the block
   uint32_t when, pc;  // of the issue
 
-  size_t row_bytes() const { return map.box_columns * map.item_bytes; }
-  size_t bytes() const { return row_bytes() * map.box_rows; }
+  size_t row_bytes() const { return map.box[0] * map.item_bytes; }
+  size_t rows() const { return map.box[1] * map.box[2] * map.box[3]; }
+  size_t bytes() const { return row_bytes() * rows(); }
+
+  // The part of the box's row r that the array has: its bytes and how many bytes lie before it; none where it has none.
+  struct Part {
+    unsigned char* from;
+    size_t bytes, before;
+  };
+  Part part(size_t r) const {
+    const int64_t first = std::max(0, corner[0]), end = std::min<int64_t>(map.lengths[0], corner[0] + static_cast<int64_t>(map.box[0]));
+    Part found{reinterpret_cast<unsigned char*>(map.base) + first * map.item_bytes, 0, 0};
+    for (int axis = 1; axis < 4; ++axis) {
+      const int64_t at = corner[axis] + static_cast<int64_t>(r % map.box[axis]);
+      r /= map.box[axis];
+      if (at < 0 || at >= static_cast<int64_t>(map.lengths[axis])) return found;
+      found.from += at * map.strides[axis - 1];
+    }
+    if (first < end) found.bytes = (end - first) * map.item_bytes, found.before = (first - corner[0]) * map.item_bytes;
+    return found;
+  }
 };
 
 Fiber* fibers;
@@ -171,6 +195,11 @@ struct Barrier {
   int result;
 } barrier;
 
+struct NamedBarrier {
+  unsigned count, waiting;
+  int vote;
+} named_barriers[16];
+
 uint64_t random_bits() {  // xorshift64
   random_state ^= random_state << 13;
   random_state ^= random_state >> 7;
@@ -188,6 +217,7 @@ unsigned existing_lanes(unsigned warp) {
 bool deliver_a_tile();
 bool finish_a_warpgroup();
 void share_what_was_heard(unsigned lanes);
+void need_shared(const void* address, size_t bytes, const char* what);
 
 // ---- scheduling ----------------------------------------------------------------------------------------------------
 // A random warp runs as far ahead of the others as it can get: that is what shows a missing barrier. Which warp leads
@@ -264,11 +294,12 @@ void report_deadlock() {
   unsigned count[kReturned + 1] = {};
   for (unsigned i = 0; i < threads; ++i) ++count[fibers[i].state];
   const Fiber* stuck = nullptr;
-  for (State state : {kAtMbarrier, kAtProduct, kAtMeeting, kAtBarrier})
+  for (State state : {kAtMbarrier, kAtProduct, kAtNamedBarrier, kAtMeeting, kAtBarrier})
     if (!stuck) stuck = find_fiber(state);
-  char more[160] = "";
+  char more[200] = "";
   if (count[kAtMbarrier] + count[kAtProduct])
     snprintf(more, sizeof more, ", %u at an mbarrier, %u at a wait for products", count[kAtMbarrier], count[kAtProduct]);
+  if (count[kAtNamedBarrier]) snprintf(more + strlen(more), sizeof more - strlen(more), ", %u at a named barrier", count[kAtNamedBarrier]);
   for (const Mbarrier& m : mbarriers)
     if (stuck->state == kAtMbarrier && m.at == stuck->mbarrier)
       snprintf(more + strlen(more), sizeof more - strlen(more), " (which lacks %u arrivals and %lld bytes)", m.pending, static_cast<long long>(m.bytes));
@@ -410,6 +441,15 @@ void share_what_was_heard(unsigned lanes) {
     if (lanes >> i & 1) join(first + i * threads, all.data());
 }
 
+// What a thread knows to be done before now: its own accesses, and those that others have told it of.
+void tell(const Fiber& fiber, uint32_t* into) {
+  join(into, &heard[fiber.number * threads]);
+  const unsigned first = fiber.number & ~31u;
+  for (unsigned j = first; j < std::min(first + 32, threads); ++j)
+    into[j] = std::max(into[j], warp_of(fiber).clocks.seen[fiber.number % 32][j % 32]);
+  into[fiber.number] = ++now;
+}
+
 void complete_if_due(Mbarrier& m) {
   if (m.pending || m.bytes) return;
   ++m.phase;
@@ -423,19 +463,19 @@ void complete_if_due(Mbarrier& m) {
 uintptr_t swizzled(uintptr_t address) { return address ^ (address >> 7 & 7) << 4; }
 
 void deliver(const TileCopy& copy) {
-  const auto& map = copy.map;
   unsigned char line[1024];
+  const size_t row_bytes = copy.row_bytes();
   const auto begin = reinterpret_cast<uintptr_t>(copy.destination);
-  for (uint64_t r = 0; r < map.box_rows; ++r) {
-    memset(line, 0, copy.row_bytes());  // also what lies outside of the matrix
-    const int64_t row = copy.row + static_cast<int64_t>(r), first = std::max(0, copy.column);
-    const int64_t end = std::min<int64_t>(map.columns, copy.column + static_cast<int64_t>(map.box_columns));
-    if (row >= 0 && row < static_cast<int64_t>(map.rows) && first < end)
-      memcpy(line + (first - copy.column) * map.item_bytes, reinterpret_cast<unsigned char*>(map.base + row * map.row_bytes + first * map.item_bytes),
-             (end - first) * map.item_bytes);
-    for (size_t i = 0; i < copy.row_bytes(); i += 16) {
-      const uintptr_t to = begin + r * copy.row_bytes() + i;
-      memcpy(reinterpret_cast<void*>(map.swizzle ? swizzled(to) : to), line + i, 16);
+  for (size_t r = 0; r < copy.rows(); ++r) {
+    const TileCopy::Part part = copy.part(r);
+    for (size_t at = 0; at < row_bytes; at += sizeof line) {  // only bytes in a row, which no box limits, are more than one line
+      const size_t bytes = std::min(sizeof line, row_bytes - at);
+      memset(line, 0, bytes);  // also what lies outside of the array
+      if (part.bytes) memcpy(line + part.before, part.from + at, std::min(bytes, part.bytes));
+      for (size_t i = 0; i < bytes; i += 16) {
+        const uintptr_t to = begin + r * row_bytes + at + i;
+        memcpy(reinterpret_cast<void*>(copy.map.swizzle ? swizzled(to) : to), line + i, 16);
+      }
     }
   }
   for (Region* region : {&dynamic_shared, &static_shared}) {
@@ -444,6 +484,24 @@ void deliver(const TileCopy& copy) {
     cell.write.who |= Party::kEngineFlag;
     std::fill_n(region->cells + (copy.destination - region->begin), copy.bytes(), cell);
   }
+}
+
+// A copy begins: its destination is garbage from here on.
+void issue(TileCopy copy, unsigned alignment, void* pc) {
+  mbarrier_at(copy.mbarrier, pc);
+  copy.when = now++;
+  copy.pc = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pc) - image.base);
+  if (reinterpret_cast<uintptr_t>(copy.destination) & (alignment - 1)) fail_access("misaligned", kWrite, copy.destination, alignment);
+  need_shared(copy.destination, copy.bytes(), "the copy of a tile");
+  check_access(copy.destination, copy.bytes(), kWrite, false, pc);
+  for (size_t r = 0; r < copy.rows(); ++r) {
+    const TileCopy::Part part = copy.part(r);
+    check_access(part.from, part.bytes, kRead, false, pc);
+  }
+  memset(copy.destination, 0xff, copy.bytes());
+  for (Region* region : {&dynamic_shared, &static_shared})  // uninitialised again until the data arrive
+    if (region->contains(copy.destination)) memset(static_cast<void*>(region->cells + (copy.destination - region->begin)), 0, copy.bytes() * sizeof(Cell));
+  tile_copies.push_back(copy);
 }
 
 // One of the copies that somebody waits for, drawn at random. Called when nobody can go on: the latest legal moment.
@@ -514,6 +572,7 @@ void start_block(unsigned number) {
     memset(static_cast<void*>(region->cells), 0, region->bytes * sizeof(Cell));
   }
   barrier = {};
+  for (auto& named : named_barriers) named = {};
   block_synchronized = ++now;
   ready_count = 0;
   alive = threads;
@@ -681,13 +740,23 @@ void finish_products(Fiber* group) {
   std::vector<double> a(64 * 16), b(256 * 16);
   for (size_t k = 0; k < done; ++k) {
     const Product& product = first.products[k];
+    for (unsigned t = 0; t < kWarpgroup; ++t)
+      if (const Product& own = group[t].products[k]; own.registers && memcmp(own.registers, own.fragment, sizeof own.fragment))
+        return report_waiting(group[t], "asynchrony", "the registers of a wgmma's left operand were changed before the wait for it");
     auto value = [&](const unsigned char* chunk, unsigned i) {
       uint16_t bits;
       memcpy(&bits, chunk + 2 * i, 2);
       return to_float(bits, product.format);
     };
     for (unsigned row = 0; row < 64; ++row)
-      for (unsigned e = 0; e < 16; ++e) a[row * 16 + e] = value(operand_chunk(product.a, row, e / 8), e % 8);
+      for (unsigned e = 0; e < 16; ++e) {
+        if (!product.registers) {
+          a[row * 16 + e] = value(operand_chunk(product.a, row, e / 8), e % 8);
+        } else {  // each warp has 16 rows, as the left operand of mma.m16n8k16
+          const Fiber& fiber = group[row / 16 * 32 + row % 8 * 4 + e % 8 / 2];
+          a[row * 16 + e] = to_float(fiber.products[k].fragment[row % 16 / 8 + e / 8 * 2] >> 16 * (e & 1) & 0xffff, product.format);
+        }
+      }
     for (unsigned n = 0; n < product.columns; ++n)
       for (unsigned e = 0; e < 16; ++e)
         b[n * 16 + e] = product.transposed_b ? value(transposed_chunk(product.b, e, n / 8), n % 8) : value(operand_chunk(product.b, n, e / 8), e % 8);
@@ -697,7 +766,7 @@ void finish_products(Fiber* group) {
         if (accumulator.d != fiber.products[k].d) continue;
         for (unsigned i = 0; i < accumulator.count; ++i) {
           const unsigned row = t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + t % 4 * 2 + i % 2;
-          double sum = accumulator.values[i];
+          double sum = product.adds ? accumulator.values[i] : 0.;
           for (unsigned e = 0; e < 16; ++e) sum += a[row * 16 + e] * b[column * 16 + e];
           accumulator.values[i] = static_cast<float>(sum);
         }
@@ -1007,11 +1076,7 @@ void simulator_mbarrier_arrive(uint64_t* barrier, unsigned expected_bytes) {
   if (!m.pending) simulator_fail("asynchrony", "more arrivals than the %u that the mbarrier was initialised for", m.count);
   --m.pending;
   m.bytes += expected_bytes;
-  join(m.joined.data(), &heard[current->number * threads]);
-  const unsigned first = current->number & ~31u;
-  for (unsigned j = first; j < std::min(first + 32, threads); ++j)
-    m.joined[j] = std::max(m.joined[j], warp_of(*current).clocks.seen[current->number % 32][j % 32]);
-  m.joined[current->number] = ++now;
+  tell(*current, m.joined.data());
   complete_if_due(m);
 }
 
@@ -1024,44 +1089,75 @@ void simulator_mbarrier_wait(uint64_t* barrier, unsigned parity) {
   join(&heard[current->number * threads], mbarrier_at(barrier, __builtin_return_address(0)).told.data());
 }
 
-void simulator_copy_tile(void* destination, const void* map, uint64_t* barrier, int column, int row) {
-  mbarrier_at(barrier, __builtin_return_address(0));
-  TileCopy copy{static_cast<unsigned char*>(destination), {}, barrier, column, row, current->number, now++, 0};
+void simulator_copy_tile(void* destination, const void* map, uint64_t* barrier, unsigned rank, const int* corner) {
+  TileCopy copy{static_cast<unsigned char*>(destination), {}, barrier, {}, current->number, 0, 0};
   memcpy(&copy.map, map, sizeof copy.map);
-  const auto pc = __builtin_return_address(0);
-  copy.pc = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pc) - image.base);
   if (copy.map.magic != kTensorMapMagic) simulator_fail("asynchrony", "the copy of a tile needs what make_tensor_map gives");
-  if (reinterpret_cast<uintptr_t>(destination) & 127) fail_access("misaligned", kWrite, copy.destination, 128);
-  need_shared(destination, copy.bytes(), "the copy of a tile");
-  check_access(destination, copy.bytes(), kWrite, false, pc);
-  const auto& m = copy.map;
-  const int64_t first = std::max(0, column), end = std::min<int64_t>(m.columns, column + static_cast<int64_t>(m.box_columns));
-  for (int64_t r = std::max(0, row); r < std::min<int64_t>(m.rows, row + static_cast<int64_t>(m.box_rows)) && first < end; ++r)
-    check_access(reinterpret_cast<void*>(m.base + r * m.row_bytes + first * m.item_bytes), (end - first) * m.item_bytes, kRead, false, pc);
-  memset(destination, 0xff, copy.bytes());
-  for (Region* region : {&dynamic_shared, &static_shared})  // uninitialised again until the data arrive
-    if (region->contains(copy.destination)) memset(static_cast<void*>(region->cells + (copy.destination - region->begin)), 0, copy.bytes() * sizeof(Cell));
-  tile_copies.push_back(copy);
+  if (copy.map.rank != rank) simulator_fail("asynchrony", "the copy of a tile of %u axes needs a map of as many, this one has %u", rank, static_cast<unsigned>(copy.map.rank));
+  std::copy_n(corner, rank, copy.corner);
+  issue(copy, 128, __builtin_return_address(0));
+}
+
+void simulator_copy_bulk(void* destination, const void* source, unsigned bytes, uint64_t* barrier) {
+  if ((reinterpret_cast<uintptr_t>(source) | bytes) & 15)
+    simulator_fail("misaligned", "a bulk copy needs a source and a length that are multiples of 16, got %p and %u", source, bytes);
+  simulator_tensor_map map{kTensorMapMagic, reinterpret_cast<uint64_t>(source), 1, 0, 1, {bytes, 1, 1, 1}, {}, {bytes, 1, 1, 1}};
+  issue({static_cast<unsigned char*>(destination), map, barrier, {}, current->number, 0, 0}, 16, __builtin_return_address(0));
+}
+
+int simulator_named_barrier(unsigned id, unsigned count, int predicate) {
+  if (id < 1 || id > 15) simulator_fail("divergence", "a named barrier is one of 1 to 15 (0 is that of the block), got %u", id);
+  if (!count || count % 32 || count > threads) simulator_fail("divergence", "a named barrier is for whole warps of the block, got %u threads", count);
+  NamedBarrier& named = named_barriers[id];
+  if (heard.empty()) heard.assign(static_cast<size_t>(threads) * threads, 0);
+  if (!named.waiting) {
+    named.count = count;
+    named.vote = 0;
+  } else if (named.count != count) {
+    simulator_fail("divergence", "others wait at named barrier %u for %u threads, this one for %u", id, named.count, count);
+  }
+  named.vote |= predicate != 0;
+  current->state = kAtNamedBarrier;
+  current->named_barrier = id;
+  if (++named.waiting == count) {
+    std::vector<uint32_t> told(threads);
+    auto waits = [&](const Fiber& fiber) { return fiber.state == kAtNamedBarrier && fiber.named_barrier == id; };
+    for (unsigned i = 0; i < threads; ++i)
+      if (waits(fibers[i])) tell(fibers[i], told.data());
+    for (unsigned i = 0; i < threads; ++i) {
+      if (!waits(fibers[i])) continue;
+      join(&heard[i * threads], told.data());
+      fibers[i].vote = named.vote;
+      make_ready(fibers[i]);
+    }
+    named.waiting = 0;
+  }
+  hand_over();
+  return current->vote;
 }
 
 void simulator_proxy_fence() { current->proxy_fence = ++now; }
 
 void simulator_product_fence() { current->product_fence = true; }
 
-void simulator_product(float* d, unsigned columns, uint64_t a, uint64_t b, simulator_format format, int transposed_b) {
+void simulator_product(float* d, unsigned columns, const unsigned* registers, uint64_t a, uint64_t b, simulator_format format,
+                       int transposed_b, int adds) {
   need_whole_warp();
   if (threads % kWarpgroup) simulator_fail("asynchrony", "wgmma needs whole warpgroups of 128 threads, the block has %u threads", threads);
-  if (!current->product_fence) simulator_fail("asynchrony", "the first wgmma of a thread needs wgmma_fence() before it");
+  if (!current->product_fence) simulator_fail("asynchrony", "the first wgmma of a thread, and the first after a wait, needs wgmma_fence() before it");
+  if (columns % 8 || columns > 256) simulator_fail("asynchrony", "a wgmma has 8, 16 … 256 columns, got %u", columns);
   const uint64_t post[2] = {a, b};
   meet(~0u, kProduct, post, sizeof post);
   for (unsigned i = 1; i < 32; ++i)
     if (memcmp(current->received, current->received + i * sizeof post, sizeof post)) simulator_fail("divergence", "the lanes of one warp bring different descriptors to a wgmma");
   const unsigned t = current->number % kWarpgroup;
   const auto pc = reinterpret_cast<uintptr_t>(__builtin_return_address(0));
-  check_operand(operand_chunk(a, t / 2, t % 2), pc);
+  if (!registers) check_operand(operand_chunk(a, t / 2, t % 2), pc);
   for (unsigned i = t; i < 2 * columns; i += kWarpgroup)
     check_operand(transposed_b ? transposed_chunk(b, i % 16, i / 16) : operand_chunk(b, i / 2, i % 2), pc);
-  current->products.push_back({a, b, d, columns, current->product_group, format, transposed_b});
+  Product product{a, b, d, registers, {}, columns, current->product_group, format, transposed_b, adds};
+  if (registers) memcpy(product.fragment, registers, sizeof product.fragment);
+  current->products.push_back(product);
   const unsigned count = columns / 2;
   for (const Accumulator& accumulator : current->accumulators)
     if (accumulator.d == d) return;
@@ -1076,6 +1172,7 @@ void simulator_product_commit() { ++current->product_group; }
 // A wgmma is the work of four warps: none gets past the wait before the other three have come.
 void simulator_product_wait(unsigned groups_left) {
   current->product_groups_left = groups_left;
+  current->product_fence = false;
   current->state = kAtProduct;
   if (threads % kWarpgroup) simulator_fail("asynchrony", "wgmma needs whole warpgroups of 128 threads, the block has %u threads", threads);
   hand_over();

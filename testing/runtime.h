@@ -15,9 +15,10 @@ struct dim3 {
 enum simulator_vote { kVoteAnd, kVoteOr, kVoteCount };
 enum simulator_format { kFormatHalf, kFormatBfloat16, kFormatTf32 };
 
-// What testing/tensor_map.py puts into the 128 bytes that are a CUtensorMap on the device: a matrix and a box of it.
+// What testing/tensor_map.py puts into the 128 bytes that are a CUtensorMap on the device: an array of up to four axes, the
+// innermost first, and a box of it. Axes beyond the rank have length 1.
 struct simulator_tensor_map {
-  uint64_t magic, base, columns, rows, row_bytes, box_columns, box_rows, item_bytes, swizzle, unused[7];
+  uint64_t magic, base, item_bytes, swizzle, rank, lengths[4], strides[3], box[4];  // strides of the axes 1 to 3, in bytes
 };
 constexpr uint64_t kTensorMapMagic = 0x70616d656c6974ull;
 
@@ -62,14 +63,20 @@ unsigned simulator_shared_address(const void* address);
 void simulator_mbarrier_init(uint64_t* barrier, unsigned count);
 void simulator_mbarrier_arrive(uint64_t* barrier, unsigned expected_bytes);
 void simulator_mbarrier_wait(uint64_t* barrier, unsigned parity);
-void simulator_copy_tile(void* destination, const void* map, uint64_t* barrier, int column, int row);
+void simulator_copy_tile(void* destination, const void* map, uint64_t* barrier, unsigned rank, const int* corner);
+void simulator_copy_bulk(void* destination, const void* source, unsigned bytes, uint64_t* barrier);
+
+// Barrier `id` of the block: `count` threads meet there, and learn whether the predicate held for any of them.
+int simulator_named_barrier(unsigned id, unsigned count, int predicate);
 
 // A thread's own stores to shared memory become visible to copy engines and warpgroup products.
 void simulator_proxy_fence();
 
-// Products of a warpgroup: the accumulators are NaN from the issue on and hold the sum after the wait for its group.
+// Products of a warpgroup: the accumulators are NaN from the issue on and hold the sum after the wait for its group. The
+// left operand lies in `registers`, four a thread, or where there are none, in shared memory at descriptor a.
 void simulator_product_fence();
-void simulator_product(float* d, unsigned columns, uint64_t a, uint64_t b, simulator_format format, int transposed_b);
+void simulator_product(float* d, unsigned columns, const unsigned* registers, uint64_t a, uint64_t b, simulator_format format,
+                       int transposed_b, int adds);
 void simulator_product_commit();
 void simulator_product_wait(unsigned groups_left);
 

@@ -44,21 +44,31 @@ inline void mbarrier_init_fence() {}
 inline void async_proxy_fence() { simulator_proxy_fence(); }
 
 inline void tma_load_2d(void* destination, const TensorMap* map, mbarrier* b, int column, int row) {
-  simulator_copy_tile(destination, map, reinterpret_cast<uint64_t*>(b), column, row);
+  const int corner[] = {column, row};
+  simulator_copy_tile(destination, map, reinterpret_cast<uint64_t*>(b), 2, corner);
+}
+inline void tma_load_4d(void* destination, const TensorMap* map, mbarrier* b, int column, int row, int third, int fourth) {
+  const int corner[] = {column, row, third, fourth};
+  simulator_copy_tile(destination, map, reinterpret_cast<uint64_t*>(b), 4, corner);
+}
+inline void bulk_load(void* destination, const void* source, int bytes, mbarrier* b) {
+  simulator_copy_bulk(destination, source, static_cast<unsigned>(bytes), reinterpret_cast<uint64_t*>(b));
+}
+inline bool named_barrier_or(int id, int threads, bool predicate) {
+  return simulator_named_barrier(static_cast<unsigned>(id), static_cast<unsigned>(threads), predicate);
 }
 
 inline void wgmma_fence() { simulator_product_fence(); }
 inline void wgmma_commit() { simulator_product_commit(); }
 template <int N> inline void wgmma_wait() { simulator_product_wait(N); }
-#define SIMULATOR_WGMMA(COLUMNS)                                                                                       \
-  template <class T, bool kTransposedB = false>                                                                        \
-  inline void wgmma_m64n##COLUMNS##k16(float (&d)[COLUMNS / 2], unsigned long long a, unsigned long long b) {          \
-    simulator_product(d, COLUMNS, a, b, simulator_format_of<T>::value, kTransposedB);                                  \
-  }
-SIMULATOR_WGMMA(64)
-SIMULATOR_WGMMA(128)
-SIMULATOR_WGMMA(256)
-#undef SIMULATOR_WGMMA
+template <class T, bool kTransposedB = false, bool kAdds = true, int kHalfOfColumns>
+inline void wgmma_m64k16(float (&d)[kHalfOfColumns], unsigned long long a, unsigned long long b) {
+  simulator_product(d, 2 * kHalfOfColumns, nullptr, a, b, simulator_format_of<T>::value, kTransposedB, kAdds);
+}
+template <class T, bool kTransposedB = false, bool kAdds = true, int kHalfOfColumns>
+inline void wgmma_m64k16(float (&d)[kHalfOfColumns], const unsigned (&a)[4], unsigned long long b) {
+  simulator_product(d, 2 * kHalfOfColumns, a, 0, b, simulator_format_of<T>::value, kTransposedB, kAdds);
+}
 
 template <int N> inline void setmaxnreg_inc() { static_assert(N >= 24 && N <= 256 && N % 8 == 0, "24 to 256 registers, in eights"); }
 template <int N> inline void setmaxnreg_dec() { static_assert(N >= 24 && N <= 256 && N % 8 == 0, "24 to 256 registers, in eights"); }

@@ -59,3 +59,11 @@ def _alternatives(token: str) -> list[tuple[str, ...]]:
         pairs = zip(names.split(","), value.split(","), strict=True)
         result.append(tuple(f"{name}={one}" for name, one in pairs))
     return result
+
+
+def complaints(log: str) -> list[str]:
+    """What in a compiler's log says that the code is not what it reads like.
+
+    ptxas only mentions that it waits after each wgmma ("serialized"), or that it leaves setmaxnreg out ("ignored").
+    """
+    return [line for line in log.splitlines() if re.search(r"warning|serializ|ignored|Performance Loss", line)]

@@ -7,7 +7,6 @@ marked ``gpu`` run the same kernels on CuPy; no GPU has run them yet.
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 
 from lamella.backend import read_source, why_unavailable
+from lamella.backend.tensor_map import encode_tensor_map
 from lamella.testing import KernelError, RawModule, make_tensor_map
 
 HERE = Path(__file__).parent / "kernels"
@@ -190,7 +190,13 @@ def store(rng, _):
     return [x, np.zeros_like(x)], x
 
 
-def warpgroup_product(transposed: bool):
+def a_64x16(thread: int, i: int) -> tuple[int, int]:
+    """wgmma with the left operand in registers: each warp has 16 rows."""
+    row, column = a_16x16(thread % 32, i)
+    return 16 * (thread // 32) + row, column
+
+
+def warpgroup_product(transposed: bool, registers: bool = False, adds: bool = True):
     def make(rng, defines):
         dtype, columns = DTYPES[defines["T"]], int(defines["COLUMNS"])
         a, b, d = integers(rng, 64, 64), integers(rng, columns, 64), integers(rng, 64, columns)
@@ -198,11 +204,21 @@ def warpgroup_product(transposed: bool):
             image_b = np.concatenate([swizzled(b[n : n + 64].T.astype(dtype)) for n in range(0, columns, 64)])
         else:
             image_b = swizzled(b.astype(dtype))
-        arrays = [swizzled(a.astype(dtype)), image_b]
-        arrays = [image.view(np.uint32) for image in arrays] + [fragments(d, d_64xn, columns // 2, 128)]
-        return arrays, fragments(d + a @ b.T, d_64xn, columns // 2, 128)
+        if registers:
+            steps = [fragments(a[:, k : k + 16].astype(dtype), a_64x16, 8, 128) for k in range(0, 64, 16)]
+            left = np.concatenate(steps, axis=1)
+        else:
+            left = swizzled(a.astype(dtype))
+        arrays = [left.view(np.uint32), image_b.view(np.uint32), fragments(d, d_64xn, columns // 2, 128)]
+        return arrays, fragments(d * adds + a @ b.T, d_64xn, columns // 2, 128)
 
     return make
+
+
+def vote(_, __):
+    x = np.zeros(128, np.int32)
+    x[40] = 3
+    return [x, np.full_like(x, 7)], (np.arange(128) < 96).astype(np.int32)
 
 
 AMPERE, HOPPER = "wrappers.cu", "hopper_wrappers.cu"
@@ -225,10 +241,18 @@ CASES = [
         ]
     ),
     *(
-        Case(HOPPER, kernel, warpgroup_product(transposed), (f"T={t}", f"COLUMNS={columns}"), 128)
-        for t, columns in [("half", 64), ("bfloat16", 128), ("half", 256)]
-        for kernel, transposed in [("multiplies", False), ("multiplies_transposed", True)]
+        Case(HOPPER, kernel, make, (f"T={t}", f"COLUMNS={columns}"), 128)
+        for t, columns in [("half", 64), ("bfloat16", 80), ("bfloat16", 128), ("half", 256)]
+        for kernel, make in [
+            ("multiplies", warpgroup_product(False)),
+            ("multiplies_anew", warpgroup_product(False, adds=False)),
+            ("multiplies_registers", warpgroup_product(False, registers=True)),
+            ("multiplies_transposed", warpgroup_product(True)),
+            ("multiplies_registers_transposed", warpgroup_product(True, registers=True)),
+        ]
+        if columns % 64 == 0 or "transposed" not in kernel
     ),
+    Case(HOPPER, "votes", vote, ("T=half", "COLUMNS=64"), 128),
 ]
 SHARED = 1024 + 8192 + 256 * 128  # for every kernel of hopper_wrappers.cu
 
@@ -292,15 +316,43 @@ def test_a_tile_lies_in_shared_memory_as_the_swizzle_says(column: int, row: int)
     assert_same_bits(image, expected)
 
 
+BOXES = {"inside": (64, 0, 0, 0), "the next head stays out": (0, 20, 1, 0), "before and beyond": (-8, -3, 2, 1)}
+
+
+def _box(corner: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of shape (2, 3, 40, 136) whose second axis lies outside the third, and the image of a 32 x 64 tile."""
+    numbers = (1 + np.arange(2 * 40 * 3 * 136) % 65000).astype(np.uint16).reshape(2, 40, 3, 136)
+    matrix = np.pad(numbers[corner[3], :, corner[2]], 64)
+    tile = np.ascontiguousarray(matrix[64 + corner[1] :, 64 + corner[0] :][:32, :64])
+    return numbers.view(np.float16).transpose(0, 2, 1, 3), swizzled(tile)
+
+
+@pytest.mark.parametrize("corner", BOXES.values(), ids=BOXES)
+def test_a_tile_of_four_axes_keeps_to_its_head(corner: tuple[int, ...]):
+    array, expected = _box(corner)
+    source, image = read_source(HERE / HOPPER), np.zeros(2048, np.uint16)
+    kernel = RawModule(source, options=["-DT=half", "-DCOLUMNS=64"]).get_function("loads_a_tile_of_four_axes")
+    kernel((1,), (128,), (make_tensor_map(array, (1, 1, 32, 64)), image, *map(np.int32, corner)), SHARED)
+    assert_same_bits(image, expected)
+
+
+@pytest.mark.parametrize("first", [0, 4, 124])
+def test_words_are_copied_in_a_row(first: int):
+    x, y = np.arange(1, 129, dtype=np.uint32), np.zeros(128, np.uint32)
+    kernel = RawModule(read_source(HERE / HOPPER), options=["-DT=half", "-DCOLUMNS=64"]).get_function("loads_words")
+    kernel((1,), (128,), (x, np.int32(first), y), SHARED)
+    assert_same_bits(y, np.where(np.arange(128) < first, 0, x).astype(np.uint32))
+
+
 def test_every_wrapper_is_in_a_kernel():
     headers = [read_source(HERE.parents[1] / "kernels" / name) for name in ("cuda_compat.cuh", "hopper_compat.cuh")]
     bodies = re.compile(r"__device__ inline [\w ]+? (\w+)(?:<\w+>)?\([^{;]*\) \{(?:(?!\n\}|\}\n).)*?asm", re.DOTALL)
     wrappers = {name for header in headers for name in bodies.findall(header)}
-    assert {"cp_async16", "mma_m16n8k16", "mbarrier_try_wait", "tma_load_2d", "wgmma_wait"} <= wrappers
+    assert {"cp_async16", "mma_m16n8k16", "mbarrier_try_wait", "tma_load_4d", "wgmma_wait"} <= wrappers
     kernels = "\n".join(file.read_text(encoding="utf-8") for file in HERE.glob("*.cu"))
     called = kernels.replace("mbarrier_wait(", "mbarrier_try_wait(")  # which is a loop around it
     unused = {name for name in wrappers if not re.search(rf"\b{name}\b", called)}
-    assert not {name for name in unused if not name.startswith("wgmma_m64")}, unused
+    assert not unused
 
 
 # -- on a GPU ------------------------------------------------------------------------------------------------------
@@ -333,19 +385,12 @@ def test_a_wrapper_does_on_a_gpu_what_it_does_on_the_simulator(case: Case):
     assert_same_bits(cupy.asnumpy(on_device[-1]), _simulate(case, arrays))
 
 
-def _encoded(address: int, shape: tuple[int, int], row_bytes: int, box: tuple[int, int]) -> np.ndarray:
-    """The driver's own descriptor of a float16 matrix, in the swizzle of 128 bytes."""
-    storage = ctypes.create_string_buffer(128 + 64)
-    aligned = -(-ctypes.addressof(storage) // 64) * 64
-    float16, no_interleave, swizzle_128, promote_256, fill_zeros = 6, 0, 3, 3, 0
-    status = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
-        ctypes.c_void_p(aligned), float16, 2, ctypes.c_void_p(address),
-        (ctypes.c_uint64 * 2)(shape[1], shape[0]), (ctypes.c_uint64 * 1)(row_bytes),
-        (ctypes.c_uint32 * 2)(box[1], box[0]), (ctypes.c_uint32 * 2)(1, 1),
-        no_interleave, swizzle_128, promote_256, fill_zeros,
-    )  # fmt: skip
-    assert status == 0, f"cuTensorMapEncodeTiled: {status}"
-    return np.frombuffer(ctypes.string_at(aligned, 128), "V128")
+def _on_device(array: np.ndarray, box: tuple[int, ...]) -> tuple[Any, np.ndarray]:
+    """A float16 array in device memory, and the driver's own descriptor of it."""
+    import cupy
+
+    on_device = cupy.asarray(array)
+    return on_device, encode_tensor_map(on_device.data.ptr, "float16", array.shape, on_device.strides, box)
 
 
 @pytest.mark.gpu
@@ -355,7 +400,33 @@ def test_a_tile_lies_on_a_gpu_as_the_swizzle_says(column: int, row: int):
     import cupy
 
     matrix, expected = _tile(column, row)
-    on_device, image = cupy.asarray(matrix), cupy.zeros(4096, np.uint16)
-    tensor_map = _encoded(on_device.data.ptr, matrix.shape, matrix.strides[0], (64, 64))
+    kept, tensor_map = _on_device(matrix, (64, 64))
+    image = cupy.zeros(4096, np.uint16)
     kernel((1,), (128,), (tensor_map, image, np.int32(column), np.int32(row)), shared_mem=SHARED)
     assert_same_bits(cupy.asnumpy(image), expected)
+    del kept
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("corner", BOXES.values(), ids=BOXES)
+def test_a_tile_of_four_axes_keeps_to_its_head_on_a_gpu(corner: tuple[int, ...]):
+    kernel = _on_gpu(HOPPER, ("T=half", "COLUMNS=64"), "loads_a_tile_of_four_axes")
+    import cupy
+
+    array, expected = _box(corner)
+    kept, tensor_map = _on_device(array, (1, 1, 32, 64))
+    image = cupy.zeros(2048, np.uint16)
+    kernel((1,), (128,), (tensor_map, image, *map(np.int32, corner)), shared_mem=SHARED)
+    assert_same_bits(cupy.asnumpy(image), expected)
+    del kept
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("first", [0, 4, 124])
+def test_words_are_copied_in_a_row_on_a_gpu(first: int):
+    kernel = _on_gpu(HOPPER, ("T=half", "COLUMNS=64"), "loads_words")
+    import cupy
+
+    x, y = cupy.arange(1, 129, dtype=np.uint32), cupy.zeros(128, np.uint32)
+    kernel((1,), (128,), (x, np.int32(first), y), shared_mem=SHARED)
+    assert_same_bits(cupy.asnumpy(y), np.where(np.arange(128) < first, 0, np.arange(1, 129)).astype(np.uint32))

@@ -21,6 +21,16 @@ matplotlib.use("Agg")  # no windows
 # A setting for each script's measure() that takes about a second at most; the claims are tested in tests/lectures.
 SMALL: dict[str, dict[str, Any]] = {
     "activations": {"examples": 100, "epochs": 1, "depth": 2},
+    "backpropagation": {"steps": 10},
+    "gradient_descent": {"steps": 5, "rates": 2},
+    "initialisation": {"depth": 3, "examples": 10, "epochs": 1},
+    "linear_models": {"steps": 2},
+    "nonlinearity": {"epochs": 2, "seeds": 1},
+    "attention": {"steps": 2, "queries": 5},
+    "convolution": {"steps": 2, "epochs": 1},
+    "double_descent": {"seeds": 2, "n": (20, 20), "widths": (10, 20, 30), "units": (2, 5), "steps": 2},
+    "dropout_batch_norm": {"seeds": 1, "epochs": 1, "batches": 3, "rates": (0.1, 1.0), "descent": 1},
+    "residual": {"seeds": 1, "depth": 3, "epochs": 1},
 }
 
 
@@ -55,7 +65,7 @@ def test_a_lecture_measures_and_draws(name: str, tmp_path: Path) -> None:
     found = script.measure(rng=lamella.Generator(0), **SMALL[name])
     assert isinstance(found, dict)
     figure = script.draw(found)
-    figure.savefig(tmp_path / "picture.png")
+    figure.savefig(tmp_path / "picture.png", dpi=40)
     drawn = matplotlib.image.imread(tmp_path / "picture.png")
     assert np.isfinite(drawn).all()
     assert drawn.std() > 0.01, "an empty picture"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import doctest
+import gc
 import pickle
+import weakref
 from typing import Any
 
 import numpy as np
@@ -268,9 +270,35 @@ def test_gradients_changed_by_a_hook_are_not_shared_between_leaves() -> None:
     assert (float(b.grad[0]), float(given[0])) == (4.0, 4.0)
 
 
+def test_a_tensor_keeps_its_gradient_where_it_is_told_to(device: Device) -> None:
+    x = lamella.tensor([1.0, 2.0], device=device, requires_grad=True)
+    h = x * 3
+    y = h * h + h
+    for tensor in (x, h, h):
+        tensor.retain_grad()
+    y.sum().backward(retain_graph=True)
+    y.sum().backward()
+    assert y.grad is None
+    np.testing.assert_array_equal(lamella.tensor(h.grad).to_numpy(), [7, 13])
+    np.testing.assert_array_equal(lamella.tensor(x.grad).to_numpy(), [42, 78])
+
+
+def test_a_tensor_that_keeps_its_gradient_is_forgotten_with_the_tape() -> None:
+    gc.disable()
+    try:
+        h = lamella.tensor([1.0], requires_grad=True) * 3
+        h.retain_grad()
+        array = weakref.ref(h.data)
+        del h
+        assert array() is None
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda: lamella.tensor([1.0]).retain_grad(), ValueError, "retain_grad: .* this one has no gradient"),
         (lambda: lamella.tensor([1.0], requires_grad=True).register_hook(print), ValueError, "this one is a leaf"),
         (lambda: lamella.tensor([1.0]).register_hook(print), ValueError, "this one has no gradient"),
         (lambda: L.ReLU().register_forward_hook(3), TypeError, "a hook must be a function, got 3"),

@@ -7,9 +7,6 @@
 // compile: T=half|bfloat16 COLUMNS=64|128|256 -> 232 registers, 0 spills
 #include "../../kernels/hopper_compat.cuh"
 
-#define JOIN(a, b, c) a##b##c
-#define PRODUCT(columns) JOIN(wgmma_m64n, columns, k16)
-
 constexpr int kRows = 64, kDepth = 64, kStages = 2;
 constexpr int kBytesA = kRows * kDepth * 2, kBytes = kBytesA + COLUMNS * kDepth * 2;  // of one stage
 
@@ -61,7 +58,7 @@ hopper_product(const __grid_constant__ TensorMap map_a, const __grid_constant__ 
       const unsigned long long a = wgmma_descriptor(tiles + stage * kBytes);
       const unsigned long long b = wgmma_descriptor(tiles + stage * kBytes + kBytesA);
 #pragma unroll
-      for (int k = 0; k < kDepth / 16; ++k) PRODUCT(COLUMNS)<T>(d, a + 2 * k, b + 2 * k);
+      for (int k = 0; k < kDepth / 16; ++k) wgmma_m64k16<T>(d, a + 2 * k, b + 2 * k);
 #ifndef BUG_COMMIT
       wgmma_commit();
 #endif

@@ -1,0 +1,284 @@
+"""Writing on: a decoder is given tokens, chooses the next, and is given that one too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ..autograd import Tensor, no_grad
+from ..backend import Array, Generator, as_generator, backend_for, backend_of, device
+from ..layers import KVCache, Module
+from ..layers.lengths import length
+from ..layers.real import real
+from .sampling import draw, greatest, keep_top_k, keep_top_p, penalize_repetition
+
+
+def generate(
+    model: Module,
+    ids: Any,
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    eos_id: int | None = None,
+    pad_id: int | None = None,
+    memory: Any = None,
+    use_cache: bool = True,
+    rng: Generator | None = None,
+) -> Array:
+    """The tokens that ``model`` writes after ``ids``, without gradients and in evaluation mode.
+
+    Row n is what it would be without the others, but for rounding and for the place of its draws in ``rng``'s stream.
+
+    Args:
+        model: a :class:`GPT`, or a module that is called as one, ``model(ids, cache=…, padding=…, last_only=True)``;
+            with ``memory`` a module that is called ``model.decode(ids, memory, cache=…)``.
+        ids: the beginnings: integers of shape ``(N, T)``, or ``(T,)`` for one; or a list of N lists of lengths that may
+            differ. At least one token each.
+        max_new_tokens: how many tokens at most.
+        temperature: 0 takes the token with the greatest score each time; else tokens are drawn with the probabilities
+            ``softmax(scores / temperature)``, after what follows.
+        top_k: only the k tokens with the greatest scores can be drawn.
+        top_p: only the fewest most probable tokens whose probabilities add up to this can be drawn.
+        repetition_penalty: above 1 makes tokens less likely that the sequence, its beginning included, already holds.
+        eos_id: a row ends with this token; all rows ended end the writing.
+        pad_id: what follows the end of a row; ``eos_id`` by default.
+        memory: what an encoder made of N sources, with a method ``take(rows)``.
+        use_cache: whether keys and values of earlier tokens are kept; else all is computed anew for each token.
+        rng: the stream of the draws, two words for each row and token; a fresh generator by default. A seed gives the
+            same tokens on every device, where the scores are the same.
+    Returns:
+        int64 on the host, the new tokens alone: shape ``(N, M)``, or ``(M,)`` for one, ``M <= max_new_tokens``.
+    Raises:
+        ValueError: an argument is out of its range, or the model has not that many places.
+        FloatingPointError: scores are NaN.
+    """
+    one, steps = _writing(
+        "generate", model, ids, max_new_tokens, temperature, top_k, top_p, repetition_penalty, eos_id, pad_id, memory,
+        use_cache, rng,
+    )  # fmt: skip
+    xp = _host()
+    found = list(steps)
+    tokens = xp.stack(found, axis=1) if found else xp.empty((0 if one else len(ids), 0), "int64")
+    return tokens.reshape(-1) if one else tokens
+
+
+def stream(
+    model: Module,
+    ids: Any,
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    eos_id: int | None = None,
+    pad_id: int | None = None,
+    memory: Any = None,
+    use_cache: bool = True,
+    rng: Generator | None = None,
+) -> Iterator[Any]:
+    """The same tokens as :func:`generate`, each as soon as it is chosen: ``for token in stream(model, ids, 100)``.
+
+    Between two of them gradients and the model's mode are as the caller left them.
+
+    Args: as for :func:`generate`.
+    Yields:
+        an int for one sequence, else N of them as int64 on the host.
+    """
+    one, steps = _writing(
+        "stream", model, ids, max_new_tokens, temperature, top_k, top_p, repetition_penalty, eos_id, pad_id, memory,
+        use_cache, rng,
+    )  # fmt: skip
+    return (int(tokens[0]) for tokens in steps) if one else steps
+
+
+def _writing(
+    name: str,
+    model: Module,
+    ids: Any,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    repetition_penalty: float,
+    eos_id: int | None,
+    pad_id: int | None,
+    memory: Any,
+    use_cache: bool,
+    rng: Generator | None,
+) -> tuple[bool, Iterator[Any]]:
+    """Whether there is one sequence without a batch, and the tokens of each step; arguments are checked at once."""
+    prompt, padding, one = prompts(name, ids)
+    count = length(name, "max_new_tokens", max_new_tokens)
+    temperature, penalty = real(name, "temperature", temperature), real(name, "repetition_penalty", repetition_penalty)
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"{name}: temperature must be at least 0 and finite, got {temperature}")
+    if not 0 < penalty < float("inf"):
+        raise ValueError(f"{name}: repetition_penalty must be above 0 and finite, got {penalty}")
+    top_k = None if top_k is None else length(name, "top_k", top_k, 1)
+    top_p = None if top_p is None else real(name, "top_p", top_p)
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"{name}: top_p must be in (0, 1], got {top_p}")
+    eos_id = None if eos_id is None else length(name, "eos_id", eos_id)
+    pad_id = eos_id if pad_id is None else length(name, "pad_id", pad_id)
+    rng = as_generator(name, rng)
+    decoder = Decoder(name, model, prompt, padding, memory, count, use_cache)
+
+    def choose(scores: Array, seen: Any) -> Array:
+        if seen is not None:
+            scores = penalize_repetition(scores, seen, penalty)
+        if not temperature:
+            return greatest(scores)
+        scores = scores / temperature
+        if top_k is not None:
+            scores = keep_top_k(scores, top_k)
+        if top_p is not None and top_p < 1:
+            scores = keep_top_p(scores, top_p)
+        words = rng.bits((len(scores), 2)).astype("float64")
+        uniforms = (words[:, 0] * 2.0**21 + _host().floor(words[:, 1] * 2.0**-11)) * 2.0**-53
+        return draw(scores, backend_of(scores).from_numpy(uniforms, backend_of(scores).device_of(scores)))
+
+    def steps() -> Iterator[Any]:
+        new, ended, seen = prompt, _host().zeros(len(prompt), bool), None
+        for _ in range(count):
+            scores = decoder.scores(new)
+            if penalty != 1:
+                seen = _marked(scores, seen, new, padding)
+            tokens = to_host(name, choose(scores, seen))
+            if eos_id is not None:
+                tokens[ended] = pad_id
+                ended |= tokens == eos_id
+            yield tokens
+            if eos_id is not None and ended.all():
+                return
+            new = tokens[:, None]
+
+    return one, steps()
+
+
+def prompts(name: str, ids: Any) -> tuple[Any, Any, bool]:
+    """The beginnings on the host, ``(N, T)``, ending together; how many places at the left of each hold nothing, or
+    None where all are of one length; and whether they were one sequence without a batch."""
+    xp = _host()
+    data = ids.data if isinstance(ids, Tensor) else ids
+    padding = None
+    if isinstance(data, Sequence) and len(data) and hasattr(data[0], "__len__"):
+        lengths = xp.array([len(row) for row in data])
+        if not lengths.all():
+            raise ValueError(
+                f"{name}: ids must hold at least one token in each sequence, got lengths {lengths.tolist()}"
+            )
+        longest = lengths.max()
+        rows = [xp.concatenate([xp.zeros(longest - len(row), "int64"), xp.asarray(row)]) for row in data]
+        data = xp.stack(rows)
+        padding = longest - lengths if (lengths != longest).any() else None
+    else:
+        data = xp.asarray(data) if isinstance(data, Sequence) else backend_of(data).to_numpy(data)
+    if data.dtype.kind not in "iu":
+        raise TypeError(f"{name}: ids must be integers, got {data.dtype}")
+    if data.ndim not in (1, 2) or not data.shape[-1]:
+        raise ValueError(f"{name}: ids must have shape (N, T) or (T,) with T at least 1, got {data.shape}")
+    one = data.ndim == 1
+    return (data[None] if one else data).astype("int64"), padding, one
+
+
+class Decoder:
+    """A model as the writing sees it: tokens in, scores of those that may follow out.
+
+    Args:
+        name: whom messages name.
+        model, memory, use_cache: as for :func:`generate`.
+        prompt, padding: from :func:`prompts`.
+        more: tokens that will be asked for after the prompt.
+    """
+
+    def __init__(
+        self, name: str, model: Module, prompt: Any, padding: Any, memory: Any, more: int, use_cache: bool
+    ) -> None:
+        if not isinstance(model, Module):
+            raise TypeError(f"{name}: model must be a Module, got {model!r}")
+        if memory is not None and not hasattr(model, "decode"):
+            raise TypeError(f"{name}: with memory the model must have a method decode, got {type(model).__name__}")
+        if memory is not None and padding is not None:
+            raise ValueError(f"{name}: ids must be of one length with memory, got {prompt.shape[1] - padding}")
+        places, most = prompt.shape[1] + more - 1, getattr(model, "max_len", None)
+        if most is not None and places > most:
+            raise ValueError(
+                f"{name}: the model has {most} places (max_len), got a beginning of {prompt.shape[1]} and "
+                f"max_new_tokens={more}"
+            )
+        first = next(model.parameters(), None)
+        self._place = device("cpu") if first is None else first.device
+        self._model, self._memory, self._padding = model, memory, padding
+        self._cache = KVCache(places) if use_cache else None
+        self._all = prompt[:, :0]
+        self._training = [module for module in model.modules() if module.training]
+
+    def scores(self, new: Any) -> Array:
+        """Scores after these tokens, which follow those before: ``(N, V)`` on the model's device, not of 16 bits."""
+        if self._cache is None:
+            new = self._all = _host().concatenate([self._all, new], axis=1)
+        ids = backend_for(self._place).from_numpy(new, self._place)
+        with no_grad(), _evaluating(self._training):
+            if self._memory is None:
+                found = self._model(ids, cache=self._cache, padding=self._padding, last_only=True)
+            else:
+                found = self._model.decode(ids, self._memory, cache=self._cache)  # type: ignore[attr-defined]
+        last = found.data[:, -1]
+        return last.astype("float32") if last.dtype.itemsize == 2 else last
+
+    def reorder(self, rows: Any) -> None:
+        """Sequence i becomes what sequence ``rows[i]`` was."""
+        self._all = self._all[rows]
+        self._padding = None if self._padding is None else self._padding[rows]
+        if self._cache is not None:
+            self._cache.reorder(rows)
+        if self._memory is not None:
+            with no_grad():
+                self._memory = self._memory.take(rows)
+
+
+def to_host(name: str, tokens: Array) -> Any:
+    """The chosen tokens on the host.
+
+    Raises:
+        FloatingPointError: there was nothing to choose from in a row.
+    """
+    found = backend_of(tokens).to_numpy(tokens).copy()
+    if (found < 0).any():
+        raise FloatingPointError(f"{name}: the scores of sequence {int((found < 0).argmax())} are NaN or all -inf")
+    return found
+
+
+@contextmanager
+def _evaluating(modules: list[Module]) -> Iterator[None]:
+    """Evaluation mode for modules that are in training mode."""
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = True
+
+
+def _marked(scores: Array, seen: Any, new: Any, padding: Any) -> Array:
+    """Which tokens each sequence holds, ``(N, V)``, with the new ones."""
+    xp, backend = _host(), backend_of(scores)
+    place = backend.device_of(scores)
+    if seen is None:
+        marks = xp.zeros(scores.shape, bool)
+        for i, row in enumerate(new):
+            marks[i, row if padding is None else row[padding[i] :]] = True
+        return backend.from_numpy(marks, place)
+    rows = backend.from_numpy(xp.arange(len(new)), place)
+    seen[rows, backend.from_numpy(new[:, 0].copy(), place)] = True
+    return seen
+
+
+def _host() -> Any:
+    return backend_for(device("cpu")).xp
