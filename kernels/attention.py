@@ -11,9 +11,8 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, is_array, random_bits
 from . import attention_cuda, attention_hopper, attention_numpy
-from ._launch import Plan, explained
+from ._launch import FLOATS, Plan, explained
 
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _BLOCK = 1 << 20  # scores that the definition holds at a time; one query's row of all heads where that is more
 
 
@@ -128,7 +127,12 @@ def attention_backward(
         dbias = attention_numpy.backward(dy, q, k, v, out, lse, options, *found)
     elif attention_cuda.backward_plan(backend, q, k, v, options).kernel:
         found = list(grads or (_like(backend, a, a.shape[3]) for a in (q, k, v)))
-        dbias = attention_cuda.backward(backend, dy, q, k, v, out, lse, options, *found)
+        widths = attention_hopper.BACKWARD_WIDTHS
+        if backend.uses_hopper and attention_hopper.why_not(backend, q, k, v, options, widths) is None:
+            attention_hopper.backward(backend, dy, q, k, v, out, lse, options, *found)
+            dbias = None
+        else:
+            dbias = attention_cuda.backward(backend, dy, q, k, v, out, lse, options, *found)
     else:
         *found, dbias = attention_backward_definition(backend, dy, q, k, v, out, lse, options)
         for place, array in zip(grads or (), found, strict=False):
@@ -193,16 +197,21 @@ def _explain(q: Array, k: Array, v: Array, *, return_lse: bool = False, **option
         return plan
     why_not = attention_hopper.why_not(backend, q, k, v, given)
     if why_not is None:
-        return attention_hopper.forward_plan(q, given)
+        return attention_hopper.forward_plan(q, k, given)
     return plan._replace(because=f"{plan.because}; not attention_hopper_forward: {why_not}")
 
 
 @explained("attention_backward")
 def _explain_backward(dy: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, **options: Any) -> Plan:
     backend = common_backend(dy, q, k, v, out, lse)
-    return attention_cuda.backward_plan(
-        backend, q, k, v, check("attention_backward", q, k, v, **{**_DEFAULTS, **options})
-    )
+    given = check("attention_backward", q, k, v, **{**_DEFAULTS, **options})
+    plan = attention_cuda.backward_plan(backend, q, k, v, given)
+    if not plan.kernel:
+        return plan
+    why_not = attention_hopper.why_not(backend, q, k, v, given, attention_hopper.BACKWARD_WIDTHS)
+    if why_not is None:
+        return attention_hopper.backward_plan(q, k, given)
+    return plan._replace(because=f"{plan.because}; not attention_hopper_backward: {why_not}")
 
 
 # -- the options, checked --------------------------------------------------------------------------------------------
@@ -246,8 +255,8 @@ def check(
 ) -> Options:
     """The options of one call, or an error that says what is wrong."""
     for name, array in (("q", q), ("k", k), ("v", v)):
-        if array.dtype.name not in _DTYPES:
-            raise TypeError(f"{function}: {name} must be floating, one of {', '.join(_DTYPES)}, got {array.dtype}")
+        if array.dtype.name not in FLOATS:
+            raise TypeError(f"{function}: {name} must be floating, one of {', '.join(FLOATS)}, got {array.dtype}")
         if array.dtype != q.dtype:
             raise TypeError(f"{function}: {name} must have the dtype of q, {q.dtype}, got {array.dtype}")
         if array.ndim != 4:
@@ -289,7 +298,7 @@ def _scores_like(function: str, name: str, array: Any, q: Array, shape: tuple[in
     if array is None:
         return None
     common_backend(q, array)
-    if array.dtype.name not in _DTYPES and not (name == "mask" and array.dtype.kind == "b"):
+    if array.dtype.name not in FLOATS and not (name == "mask" and array.dtype.kind == "b"):
         kinds = "boolean or floating" if name == "mask" else "floating"
         raise TypeError(f"{function}: {name} must be {kinds}, got {array.dtype}")
     full = (1,) * (4 - array.ndim) + array.shape

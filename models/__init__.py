@@ -6,6 +6,7 @@ if not __name__.startswith("lamella."):
 from . import sampling
 from .autoencoder import Autoencoder, TiedLinear, autoencoder, conv_autoencoder, kl_penalty, l1_penalty
 from .beam_search import Hypothesis, beam_search
+from .bert import Bert, BertLayer
 from .convnet import convnet
 from .densenet import DenseNet, densenet121, small_densenet
 from .generation import generate, stream
@@ -30,6 +31,8 @@ __all__ = [
     "RBM",
     "Autoencoder",
     "BasicBlock",
+    "Bert",
+    "BertLayer",
     "Bottleneck",
     "DenseNet",
     "EncoderDecoder",

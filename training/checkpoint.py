@@ -124,7 +124,7 @@ def read(
             with safe_open(path, "numpy"):  # checks the whole header against the file's length
                 pass
             start = 8 + int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(start - 8), object_pairs_hook=_each_once)
+            header = json.loads(file.read(start - 8), object_pairs_hook=each_once)
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{caller}: {os.fspath(path)} is not a whole safetensors file: {error}") from error
         for name, entry in header.items():
@@ -207,12 +207,12 @@ def _check_text(what: str, text: str) -> None:
         raise ValueError(f"save: {what} must be text that UTF-8 has, got {text!r}: {error.reason}") from None
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of the header; of two entries with one name another reader may see the other one."""
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``json.loads``: an object; of two entries with one name another reader may see the other one."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"the header has {name!r} twice")
+            raise ValueError(f"it has {name!r} twice")
         found[name] = value
     return found
 
