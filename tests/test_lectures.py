@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "linear_models": {"steps": 2},
     "nonlinearity": {"epochs": 2, "seeds": 1},
     "universal_approximation": {"bumps": (5, 10), "widths": (2,), "seeds": 1, "steps": 2},
+    "validation": {"widths": (1, 2), "epochs": 2},
     "attention": {"steps": 2, "queries": 5},
     "convolution": {"steps": 2, "epochs": 1},
     "double_descent": {"seeds": 2, "n": (20, 20), "widths": (10, 20, 30), "units": (2, 5), "steps": 2},
