@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gradient_descent": {"steps": 5, "rates": 2},
     "initialisation": {"depth": 3, "examples": 10, "epochs": 1},
     "linear_models": {"steps": 2},
+    "model_selection": {"sets": 2, "trials": 2, "epochs": 1, "draws": 5},
     "nonlinearity": {"epochs": 2, "seeds": 1},
     "universal_approximation": {"bumps": (5, 10), "widths": (2,), "seeds": 1, "steps": 2},
     "validation": {"widths": (1, 2), "epochs": 2},
