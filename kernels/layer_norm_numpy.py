@@ -15,6 +15,7 @@ import numpy as np
 from ..backend import get_num_threads, parallel
 
 _CHUNK = 1 << 17  # elements; two threads need larger chunks, or they only hand the interpreter lock to and fro
+_FAR = 16.0  # squared: a mean this far from 0 has to be exact
 _GRAIN = 1 << 18  # elements that are worth waking a thread for
 Rows = Callable[[int, int], None]  # does something to the rows start … stop
 
@@ -70,6 +71,14 @@ def layer_norm_rows(
         np.subtract(part, m[:, None], out)
         np.vecdot(out, out, r)
         reciprocal_root(r, scale, eps)
+        far = m * r  # means, in standard deviations
+        if far.dot(far) > _FAR + len(far):  # a product's sum errs by some units of it: what it left is taken off, too
+            rest = np.dot(out, ones(cols, x.dtype))
+            rest *= scale
+            np.subtract(out, rest[:, None], out)
+            m += rest
+            np.vecdot(out, out, r)
+            reciprocal_root(r, scale, eps)
         np.multiply(out, r[:, None], out)
         if weight is not None:
             np.multiply(out, weight, out)
