@@ -72,7 +72,7 @@ def layer_norm_rows(
         np.vecdot(out, out, r)
         reciprocal_root(r, scale, eps)
         far = m * r  # means, in standard deviations
-        if far.dot(far) > _FAR + len(far):  # a product's sum errs by some units of it: what it left is taken off, too
+        if not far.dot(far) <= _FAR + len(far):  # a sum by a product errs by some units: what it left is taken off, too
             rest = np.dot(out, ones(cols, x.dtype))
             rest *= scale
             np.subtract(out, rest[:, None], out)
