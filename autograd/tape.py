@@ -17,7 +17,16 @@ from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Any, TypeVar
 
-from ..backend import Array, MixedDevicesError, backend_for, backend_of, common_backend, is_array, is_view
+from ..backend import (
+    Array,
+    MixedDevicesError,
+    UnknownArrayError,
+    backend_for,
+    backend_of,
+    common_backend,
+    is_array,
+    is_view,
+)
 from .broadcast import unbroadcast
 from .errors import add_context, describe
 from .tensor import LEAF, Tensor, wrap
@@ -149,7 +158,7 @@ def op(function: Callable[..., Any], *, broadcasts: bool = False) -> Callable[..
                 raise TypeError(f"an op must return (y, backward), got {describe((result,), {})}")
             y, backward = result
         except Exception as error:
-            raise _explained(error, name, args, kwargs)  # noqa: B904 - the same error, or one that chains to it
+            raise _explained(error, name, args, kwargs, function)  # noqa: B904 - the same, or one that chains to it
         if type(y) is not kind:
             if type(y) is tuple:
                 y = tuple([_as_array(part, args) for part in y])
@@ -318,10 +327,15 @@ def require_one_device(args: tuple[Any, ...]) -> None:
         common_backend(*arrays)
 
 
-def _explained(error: Exception, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
+def _explained(
+    error: Exception, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: Any = None
+) -> Exception:
     """The error with the call it came from; where devices were mixed, that is said instead of what came of it."""
-    if isinstance(error, AttributeError):  # of a list that was taken for an array, most likely
-        given = [(f"argument {i + 1}", arg) for i, arg in enumerate(args)] + list(kwargs.items())
+    if isinstance(error, (AttributeError, UnknownArrayError)):  # of a list that was taken for an array, most likely
+        declared = () if function is None else inspect.signature(function).parameters.values()
+        names = [one.name for one in declared if one.kind < inspect.Parameter.VAR_POSITIONAL]
+        places = [*names, *(f"argument {i + 1}" for i in range(len(names), len(args)))]
+        given = [*zip(places, args, strict=False), *kwargs.items()]
         for place, arg in given:
             if arg is error.obj and not isinstance(arg, Tensor) and not is_array(arg):
                 found = not_an_array(name, place, arg)

@@ -22,6 +22,7 @@ from .philox import (
 )
 from .precision import current_precision, precision
 from .registry import (
+    UnknownArrayError,
     available_devices,
     backend_for,
     backend_names,
@@ -57,6 +58,7 @@ __all__ = [
     "MemoryFigures",
     "MixedDevicesError",
     "StepScalars",
+    "UnknownArrayError",
     "as_dtype",
     "as_generator",
     "available_devices",

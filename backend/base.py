@@ -170,6 +170,10 @@ class Backend:
         """Bytes of shared memory that one block of a kernel can have on ``device``."""
         raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
 
+    def multiprocessors(self, device: Device) -> int:
+        """How many multiprocessors ``device`` has: a block of a kernel runs on one of them."""
+        raise NotImplementedError(f"the {self.name} backend runs no CUDA kernels")
+
     def compute_capability(self, device: Device) -> int:
         """What instructions the device has, as 10 * major + minor: 90 for compute capability 9.0; 0 without CUDA."""
         return 0

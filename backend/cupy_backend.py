@@ -61,6 +61,7 @@ class CupyBackend(Backend):
         self._cupyx = cupyx
         self._devices = tuple(Device("cuda", index) for index in range(count))
         self._shared: dict[Device, int] = {}
+        self._multiprocessors: dict[Device, int] = {}
         self._capabilities = tuple(int(cupy.cuda.Device(index).compute_capability) for index in range(count))
         self.cublaslt: CublasLt | None = None
         if use_cublaslt:
@@ -148,6 +149,13 @@ class CupyBackend(Backend):
         if found is None:
             attributes = self.xp.cuda.Device(device.index).attributes
             found = self._shared[device] = attributes["MaxSharedMemoryPerBlockOptin"]
+        return found
+
+    def multiprocessors(self, device: Device) -> int:
+        found = self._multiprocessors.get(device)
+        if found is None:
+            attributes = self.xp.cuda.Device(device.index).attributes
+            found = self._multiprocessors[device] = attributes["MultiProcessorCount"]
         return found
 
     def tensor_map(self, array: Array, box: tuple[int, ...]) -> Any:

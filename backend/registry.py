@@ -51,6 +51,16 @@ def backend_named(name: str) -> Backend:
     return backend
 
 
+class UnknownArrayError(TypeError):
+    """A value of no array library that is registered.
+
+    Attributes:
+        obj: the value.
+    """
+
+    obj: Any = None
+
+
 def backend_of(array: Array) -> Backend:
     """The backend to which an array belongs, found by its exact type.
 
@@ -72,10 +82,12 @@ def _unknown_type(array: Array) -> Backend:
         backend = backend_named("cuda")  # a CuPy user's array arrives before any device was asked for
         if kind in backend.array_types:
             return backend
-    raise TypeError(
+    error = UnknownArrayError(
         f"expected an array of {', '.join(t.__module__ + '.' + t.__qualname__ for t in _by_type)}, "
         f"got {kind.__module__}.{kind.__qualname__}; convert it with lamella.tensor(…) or numpy.asarray(…)"
     )
+    error.obj = array
+    raise error
 
 
 def common_backend(*arrays: Array) -> Backend:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, get_kernel
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")  # what operations take; kernels: see c_type
 LARGEST_GRID = 2**31 - 1  # blocks in x; y and z end at 65535, so long directions belong into x
 WIDEST_ACCESS = 16  # bytes that one thread loads or stores at once
 OWN_SHARED = 1024  # bytes of a block's shared memory left for what a kernel declares itself: sums of its warps
@@ -61,6 +62,34 @@ class Plans(tuple[Plan, ...]):
     def __str__(self) -> str:
         return "; then ".join(map(str, self))
 
+    @classmethod
+    def definition(cls, because: str) -> Plans:
+        """Those that launch nothing."""
+        return cls((definition_plan(because),))
+
+    def after(self, before: str) -> Plans:
+        """The same, with something to say before the reason of the first."""
+        return Plans((self[0]._replace(because=before + self[0].because), *self[1:]))
+
+
+class DeviceSize(NamedTuple):
+    """What of a device decides between variants.
+
+    Attributes:
+        shared: bytes of shared memory that one block can have.
+        multiprocessors: how many there are.
+    """
+
+    shared: int
+    multiprocessors: int
+
+
+def size_of_device(array: Array) -> DeviceSize:
+    """Of the CUDA device on which ``array`` lives."""
+    backend = backend_of(array)
+    device = backend.device_of(array)
+    return DeviceSize(backend.shared_memory(device), backend.multiprocessors(device))
+
 
 def definition_plan(because: str) -> Plan:
     """The plan that launches nothing."""
@@ -102,6 +131,24 @@ def aligned(*arrays: Array) -> bool:
         if address(array) % WIDEST_ACCESS:
             return False
     return True
+
+
+def elements_at_a_time(dtype: np.dtype[Any], is_aligned: bool, *lengths: tuple[int, str]) -> tuple[int, str]:
+    """How many neighbours one access takes: as many as it holds, where every length is a multiple of that; or 1.
+
+    Args:
+        is_aligned: whether all arrays start on a boundary of the widest access.
+        lengths: of lines that lie beside each other, and what they are lengths of.
+    Returns:
+        the number, and why it is 1, or nothing.
+    """
+    vector = WIDEST_ACCESS // dtype.itemsize
+    if not is_aligned:
+        return 1, "an array does not start on a 16-byte boundary"
+    for length, what in lengths:
+        if length % vector:
+            return 1, f"the {length} {what} are no multiple of {vector}"
+    return vector, ""
 
 
 def contiguous(backend: Backend, array: Array) -> Array:

@@ -15,12 +15,12 @@ import numpy as np
 from ..backend import Array, Backend
 from ._launch import (
     OWN_SHARED,
-    WIDEST_ACCESS,
     Plan,
     Plans,
     aligned,
     blocks,
     c_type,
+    elements_at_a_time,
     launch,
     no_kernel_for,
     stream_place,
@@ -101,13 +101,9 @@ def why_not(call: Rows) -> str | None:
 
 def _vector(call: Rows) -> tuple[int, str]:
     """Elements to an access, and why it is one if it is."""
-    widest = WIDEST_ACCESS // call.dtype.itemsize
-    if not call.aligned:
-        return 1, ", single elements because an array does not start on a 16-byte boundary"
-    if (call.values or call.cols) % widest:
-        what = f"the {call.values} values of a channel" if call.values else f"{call.cols} columns"
-        return 1, f", single elements because {what} are no multiple of {widest}"
-    return widest, ""
+    lengths = (call.values, "values of a channel") if call.values else (call.cols, "columns")
+    vector, why = elements_at_a_time(call.dtype, call.aligned, lengths)
+    return vector, f", single elements because {why}" if why else ""
 
 
 def _defines(call: Rows, kind: str, vector: int, threads: int, packs: int) -> tuple[str, ...]:

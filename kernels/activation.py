@@ -12,13 +12,13 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, random_bits
 from ._launch import (
-    WIDEST_ACCESS,
     Plan,
     aligned,
     blocks,
     c_type,
     contiguous,
     definition_plan,
+    elements_at_a_time,
     explained,
     launch,
     no_cuda,
@@ -257,14 +257,7 @@ def _plan(
     if ctype is None:
         return definition_plan(no_kernel_for(dtype))
     rows, cols = (size // cols, cols) if cols else (1, size)
-    vector = WIDEST_ACCESS // dtype.itemsize
-    single = ""
-    if not wide:
-        single = "an array does not start on a 16-byte boundary"
-    elif rows > 1 and cols % vector:
-        single = f"the {cols} columns are no multiple of {vector}"
-    if single:
-        vector = 1
+    vector, single = elements_at_a_time(dtype, wide, *([(cols, "columns")] if rows > 1 else []))
     packs = -(-cols // vector)
     width = min(_THREADS, 1 << (packs - 1).bit_length())
     tiles = -(-packs // width)

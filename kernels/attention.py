@@ -11,9 +11,8 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, is_array, random_bits
 from . import attention_cuda, attention_hopper, attention_numpy
-from ._launch import Plan, explained
+from ._launch import FLOATS, Plan, explained
 
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _BLOCK = 1 << 20  # scores that the definition holds at a time; one query's row of all heads where that is more
 
 
@@ -246,8 +245,8 @@ def check(
 ) -> Options:
     """The options of one call, or an error that says what is wrong."""
     for name, array in (("q", q), ("k", k), ("v", v)):
-        if array.dtype.name not in _DTYPES:
-            raise TypeError(f"{function}: {name} must be floating, one of {', '.join(_DTYPES)}, got {array.dtype}")
+        if array.dtype.name not in FLOATS:
+            raise TypeError(f"{function}: {name} must be floating, one of {', '.join(FLOATS)}, got {array.dtype}")
         if array.dtype != q.dtype:
             raise TypeError(f"{function}: {name} must have the dtype of q, {q.dtype}, got {array.dtype}")
         if array.ndim != 4:
@@ -289,7 +288,7 @@ def _scores_like(function: str, name: str, array: Any, q: Array, shape: tuple[in
     if array is None:
         return None
     common_backend(q, array)
-    if array.dtype.name not in _DTYPES and not (name == "mask" and array.dtype.kind == "b"):
+    if array.dtype.name not in FLOATS and not (name == "mask" and array.dtype.kind == "b"):
         kinds = "boolean or floating" if name == "mask" else "floating"
         raise TypeError(f"{function}: {name} must be {kinds}, got {array.dtype}")
     full = (1,) * (4 - array.ndim) + array.shape

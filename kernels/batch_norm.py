@@ -12,6 +12,7 @@ import numpy as np
 from ..backend import Array, Backend, backend_of, common_backend, empty_images, in_format, is_channels_last, pixels
 from . import batch_norm_numpy
 from ._launch import (
+    FLOATS,
     WIDEST_ACCESS,
     Plan,
     aligned,
@@ -25,6 +26,7 @@ from ._launch import (
     no_kernel_for,
 )
 from .layer_norm import widened
+from .scalars import not_negative
 
 _SOURCE = Path(__file__).with_name("batch_norm.cu")
 
@@ -60,6 +62,7 @@ def batch_norm(
     Source: Ioffe and Szegedy 2015, arXiv 1502.03167.
     """
     _check("batch_norm", x, weight=weight, bias=bias)
+    eps = not_negative("batch_norm", "eps", eps)
     if residual is not None:
         _check_alike("batch_norm", "residual", residual, x)
     backend = backend_of(x)
@@ -232,7 +235,7 @@ def _axes(x: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _check(function: str, x: Array, **parameters: Any) -> None:
-    if x.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+    if x.dtype.name not in FLOATS:
         raise TypeError(f"{function}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if x.ndim < 2:
         raise ValueError(f"{function}: x must have shape (N, C, ...), got {x.shape}")

@@ -11,9 +11,12 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, fault_kind, fault_record
 from ._launch import (
+    FLOATS,
     OWN_SHARED,
     WIDEST_ACCESS,
+    DeviceSize,
     Plan,
+    Plans,
     aligned,
     blocks,
     c_type,
@@ -24,11 +27,13 @@ from ._launch import (
     no_cuda,
     no_kernel_for,
     same_alignment,
+    size_of_device,
 )
+from ._split_rows import parts_of_row
 from .cross_entropy_numpy import cross_entropy_rows
+from .scalars import integer, not_negative, real
 
 _SOURCE = Path(__file__).with_name("cross_entropy.cu")
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _LONGEST = 2**30  # columns that the kernels' 32-bit column index reaches
 _INT64 = 2**63 - 1
 
@@ -59,9 +64,10 @@ def cross_entropy(
     the given probabilities.
 
     Args:
-        logits: shape ``(rows, C)``; float16, bfloat16, float32 or float64.
-        targets: labels, integers in ``0 … C - 1`` or ``ignore_index``, shape ``(rows,)``; or probabilities, of the
-            shape and dtype of ``logits``.
+        logits: shape ``(rows, C)``, or ``(N, C, d1, …)`` where ``N d1 …`` columns are the rows; float16, bfloat16,
+            float32 or float64.
+        targets: labels, integers in ``0 … C - 1`` or ``ignore_index``, shape ``(rows,)`` or ``(N, d1, …)``; or
+            probabilities, of the shape and dtype of ``logits``.
         weight: of each class, shape ``(C,)``, float32 where logits have 16 bits, else their dtype.
         ignore_index: a label that counts for nothing and has zero gradient.
         reduction: ``"mean"`` (divides by the sum of the weights of the labels that count; of probabilities by the
@@ -71,7 +77,7 @@ def cross_entropy(
         dlogits: where to write the gradient of the result (of the sum for ``"none"``): like ``logits``, and may be
             ``logits`` itself, whose values are then lost.
     Returns:
-        a 0-d array or shape ``(rows,)``; float32 where logits have 16 bits, else their dtype.
+        a 0-d array or the shape of labels; float32 where logits have 16 bits, else their dtype.
     Raises:
         TypeError, ValueError: dtypes or shapes do not fit; a label is out of range (on a CUDA device its loss is NaN,
             and the error is raised when the host next waits for it); nothing counts towards the mean (NaN on CUDA).
@@ -81,10 +87,18 @@ def cross_entropy(
     if dlogits is not None:
         _check_out(dlogits, logits)
     if backend.runs_cuda and logits.size:
-        plan = _select(options, *_prepared(backend, logits, targets), dlogits)
-        if plan.kernel:
-            return _on_cuda(backend, plan, options, logits, targets, weight, dlogits)
-    elif backend.xp is np and _has_labels(targets):
+        plans = _select(options, *_prepared(backend, logits, targets), dlogits)
+        if plans[0].kernel:
+            return _on_cuda(backend, plans, options, logits, targets, weight, dlogits)
+    if logits.ndim > 2:
+        rows, copied = rows_of_classes(backend.xp, logits)
+        drows = None if dlogits is None else rows if copied else rows.copy()
+        flat = targets.reshape(-1) if _has_labels(targets) else rows_of_classes(backend.xp, targets)[0]
+        y = cross_entropy(rows, flat, weight, **options._asdict(), dlogits=drows)
+        if dlogits is not None:
+            dlogits[...] = classes_of_rows(backend.xp, drows, logits.shape)
+        return y.reshape(_shape_of_losses(logits)) if reduction == "none" else y
+    if backend.xp is np and _has_labels(targets):
         return _on_cpu(backend, options, logits, targets, weight, dlogits)
     losses, divisor, gradient = cross_entropy_definition(logits, targets, weight, options)
     if dlogits is not None:
@@ -114,7 +128,7 @@ def cross_entropy_backward(
         gradient of ``logits``, of their shape and dtype.
     """
     backend, options = _check(logits, targets, weight, ignore_index, reduction, label_smoothing, z_loss)
-    expected = logits.shape[:1] if reduction == "none" else ()
+    expected = _shape_of_losses(logits) if reduction == "none" else ()
     if dy.shape != expected:
         raise ValueError(f"cross_entropy_backward: dy must have the shape of the loss, {expected}, got {dy.shape}")
     if out is None:
@@ -123,11 +137,18 @@ def cross_entropy_backward(
         _check_out(out, logits)
     wide = dy.astype("float32" if logits.dtype.itemsize == 2 else logits.dtype, copy=False)
     if backend.runs_cuda and logits.size:
-        plan = _select(options, *_prepared(backend, logits, targets), out)
-        if plan.kernel:
-            _rows_on_cuda(backend, plan, options, logits, targets, weight, contiguous(backend, wide), None, out)
+        plans = _select(options, *_prepared(backend, logits, targets), out)
+        if plans[0].kernel:
+            _rows_on_cuda(backend, plans, options, logits, targets, weight, contiguous(backend, wide), None, out)
             return out
-    elif backend.xp is np and _has_labels(targets):
+    if logits.ndim > 2:
+        rows, _ = rows_of_classes(backend.xp, logits)
+        flat = targets.reshape(-1) if _has_labels(targets) else rows_of_classes(backend.xp, targets)[0]
+        each = wide.reshape(-1) if reduction == "none" else wide
+        drows = cross_entropy_backward(each, rows, flat, weight, **options._asdict())
+        out[...] = classes_of_rows(backend.xp, drows, logits.shape)
+        return out
+    if backend.xp is np and _has_labels(targets):
         _on_cpu(backend, options, logits, targets, weight, out)
         out *= wide[:, None] if reduction == "none" else wide
         return out
@@ -157,14 +178,15 @@ def scale_gradient(dlogits: Array, dy: Array) -> Array:
     return dlogits
 
 
-def label_total(labels: Array, weight: Array | None, logits: Array, ignore_index: int) -> Array:
+def label_total(labels: Array, weight: Array | None, logits: Array, ignore_index: int, cols: int) -> Array:
     """The sum of the weights of the labels that count, which a mean divides by: shape ``(1,)``; nothing waits for it.
 
     Args:
         labels: shape ``(rows,)``, integers. weight: of each class, or None.
-        logits: shape ``(…, C)``: gives C, the dtype (float32 for 16 bits) and the device.
+        logits: give the dtype (float32 for 16 bits) and the device.
+        cols: C, the number of classes.
     """
-    backend, cols = backend_of(logits), logits.shape[-1]
+    backend = backend_of(logits)
     dtype = "float32" if logits.dtype.itemsize == 2 else logits.dtype
     if backend.runs_cuda and logits.dtype != "float64":
         total = backend.empty((1,), dtype, backend.device_of(logits))
@@ -218,6 +240,20 @@ def cross_entropy_definition(
     return losses, divisor if options.reduction == "mean" else None, gradient.astype(x.dtype)
 
 
+def rows_of_classes(xp: Any, x: Array) -> tuple[Array, bool]:
+    """``(N, C, d1, …)`` as rows ``(N d1 …, C)``, C-contiguous, and whether they are a copy."""
+    if x.ndim == 2 and x.flags.c_contiguous:
+        return x, False
+    moved = xp.moveaxis(x, 1, -1)
+    copied = not moved.flags.c_contiguous
+    return (xp.ascontiguousarray(moved) if copied else moved).reshape(math.prod(moved.shape[:-1]), x.shape[1]), copied
+
+
+def classes_of_rows(xp: Any, rows: Array, shape: tuple[int, ...]) -> Array:
+    """Rows ``(N d1 …, C)`` as ``(N, C, d1, …)``."""
+    return rows if len(shape) == 2 else xp.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+
 # -- checks ----------------------------------------------------------------------------------------------------------
 
 
@@ -225,18 +261,24 @@ def _has_labels(targets: Array) -> bool:
     return targets.dtype.kind in "iu"
 
 
+def _shape_of_losses(logits: Array) -> tuple[int, ...]:
+    return (logits.shape[0], *logits.shape[2:])
+
+
 def _check(
     logits: Array, targets: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float, z: float
 ) -> tuple[Backend, Options]:
     backend = common_backend(logits, targets) if weight is None else common_backend(logits, targets, weight)
-    if c_type(logits.dtype) is None and logits.dtype.name not in _DTYPES:  # a name is slow to ask for
-        raise TypeError(f"cross_entropy: logits must be one of {', '.join(_DTYPES)}, got {logits.dtype}")
-    if logits.ndim != 2 or not logits.shape[1]:
-        raise ValueError(f"cross_entropy: logits must have shape (rows, C) with C >= 1, got {logits.shape}")
+    if c_type(logits.dtype) is None and logits.dtype.name not in FLOATS:  # a name is slow to ask for
+        raise TypeError(f"cross_entropy: logits must be one of {', '.join(FLOATS)}, got {logits.dtype}")
+    if logits.ndim < 2 or not logits.shape[1]:
+        raise ValueError(
+            f"cross_entropy: logits must have shape (rows, C) or (N, C, d1, ...) with C >= 1, got {logits.shape}"
+        )
     if _has_labels(targets):
-        if targets.shape != logits.shape[:1]:
+        if targets.shape != _shape_of_losses(logits):
             raise ValueError(
-                f"cross_entropy: labels must have shape {logits.shape[:1]} for logits {logits.shape}, "
+                f"cross_entropy: labels must have shape {_shape_of_losses(logits)} for logits {logits.shape}, "
                 f"got {targets.shape}"
             )
     elif targets.shape != logits.shape:
@@ -245,20 +287,20 @@ def _check(
         raise TypeError(f"cross_entropy: probabilities must have the logits' dtype {logits.dtype}, got {targets.dtype}")
     if weight is not None:
         wide = "float32" if logits.dtype.itemsize == 2 else logits.dtype
-        if weight.shape != logits.shape[1:] or weight.dtype != wide:
+        if weight.shape != logits.shape[1:2] or weight.dtype != wide:
             raise ValueError(
-                f"cross_entropy: weight must be {wide} of shape {logits.shape[1:]}, got {weight.dtype} of "
+                f"cross_entropy: weight must be {wide} of shape {logits.shape[1:2]}, got {weight.dtype} of "
                 f"{weight.shape}"
             )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    smoothing, z = real("cross_entropy", "label_smoothing", smoothing), not_negative("cross_entropy", "z_loss", z)
     if not 0.0 <= smoothing <= 1.0:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {smoothing}")
-    if not 0.0 <= z < math.inf:
-        raise ValueError(f"cross_entropy: z_loss must be finite and not negative, got {z}")
+    ignore_index = integer("cross_entropy", "ignore_index", ignore_index)
     if reduction == "mean" and not logits.size:
         raise ValueError(_nothing_counts(targets, ignore_index))
-    return backend, Options(ignore_index, reduction, float(smoothing), float(z))
+    return backend, Options(ignore_index, reduction, smoothing, z)
 
 
 def _check_out(out: Array, logits: Array) -> None:
@@ -352,7 +394,7 @@ def _prepared(backend: Backend, logits: Array, targets: Array) -> tuple[Array, A
 
 def _on_cuda(
     backend: Backend,
-    plan: Plan,
+    plans: Plans,
     options: Options,
     logits: Array,
     targets: Array,
@@ -360,8 +402,8 @@ def _on_cuda(
     dlogits: Array | None,
 ) -> Array:
     device = backend.device_of(logits)
-    losses = backend.empty(logits.shape[:1], "float32", device)
-    divisor = _rows_on_cuda(backend, plan, options, logits, targets, weight, None, losses, dlogits)
+    losses = backend.empty(_shape_of_losses(logits), "float32", device)
+    divisor = _rows_on_cuda(backend, plans, options, logits, targets, weight, None, losses, dlogits)
     if options.reduction == "none":
         return losses
     return total_of_losses(backend, losses, divisor)
@@ -370,12 +412,12 @@ def _on_cuda(
 def total_of_losses(backend: Backend, losses: Array, divisor: Array | None) -> Array:
     """``sum(losses) / divisor`` as a 0-d float32 array, added up in a fixed order by one block."""
     result = backend.empty((), "float32", backend.device_of(losses))
-    launch(_SOURCE, _small_plan("cross_entropy_total", len(losses)), backend, losses, divisor, result)
+    launch(_SOURCE, _small_plan("cross_entropy_total", losses.size), backend, losses, divisor, result)
     return result
 
 
 def _rows_on_cuda(
-    backend: Backend, plan: Plan, options: Options, logits: Array, targets: Array, weight: Array | None, dy: Any,
+    backend: Backend, plans: Plans, options: Options, logits: Array, targets: Array, weight: Array | None, dy: Any,
     losses: Array | None, dlogits: Array | None,
 ) -> Array | None:  # fmt: skip
     """Losses, gradient, or both; returns what the mean divides by."""
@@ -384,16 +426,23 @@ def _rows_on_cuda(
     divisor = None
     if options.reduction == "mean":
         if _has_labels(targets):
-            divisor = label_total(targets, weight, logits, options.ignore_index)
+            divisor = label_total(targets.reshape(-1), weight, logits, options.ignore_index, logits.shape[1])
         else:
             divisor = backend.empty((1,), "float32", backend.device_of(logits))
-            divisor.fill(len(logits))
+            divisor.fill(math.prod(_shape_of_losses(logits)))
     faults = fault_record(logits) if _has_labels(targets) else None
     fault = fault_kind(f"cross_entropy: labels must be in 0 … {{last}} or {options.ignore_index}, got {{value}}")
     step = 1 if dy is not None and dy.ndim else 0
-    scalars = (*plan.scalars, np.int64(step), np.int64(options.ignore_index), np.float32(options.label_smoothing))
-    plan = plan._replace(scalars=(*scalars, np.float32(options.z_loss), fault))
-    launch(_SOURCE, plan, backend, logits, targets, weight, divisor, dy, losses, dlogits, faults)
+    *parts, last = plans
+    arrays = [logits, targets, weight, divisor, dy, losses, dlogits, faults]
+    ignored, smoothing = np.int64(options.ignore_index), np.float32(options.label_smoothing)
+    if parts:
+        partial = backend.empty((last.grid, _NUMBERS), "float32", backend.device_of(logits))
+        first = parts[0]._replace(scalars=(*last.scalars, ignored, smoothing))
+        launch(_SOURCE, first, backend, logits, targets, weight, partial)
+        arrays.append(partial)
+    scalars = (*last.scalars, np.int64(step), ignored, smoothing, np.float32(options.z_loss), fault)
+    launch(_SOURCE, last._replace(scalars=scalars), backend, *arrays)
     return divisor
 
 
@@ -406,31 +455,36 @@ _IN_REGISTERS = {
     8: ((128, 32, 4), (512, 128, 4), (1024, 512, 2)),
 }
 _STREAMED = {"LABELS": {1: 4, 4: 4, 8: 2}, "SMOOTHED": {1: 4, 4: 2, 8: 1}, "PROBABILITIES": {1: 4, 4: 2, 8: 1}}  # PACKS
-_STREAM_THREADS = 512
+_STREAM_THREADS, _SPLIT_THREADS = 512, 256  # with the same PACKS
+_NUMBERS = 5  # that are known of a part of a row
+_FEW_CLASSES = 16  # elements along a strided axis that one thread walks alone
 _FEW_COLUMNS = 32  # a row that single elements serve better
 _CACHE = 112 << 10  # bytes of shared memory for a row, so that two blocks fit a multiprocessor of sm_90
 _SMALL_THREADS = 512
 
 
-def _select(options: Options, logits: Array, targets: Array, dlogits: Array | None) -> Plan:
+def _select(options: Options, logits: Array, targets: Array, dlogits: Array | None) -> Plans:
     rows = [a for a in (logits, None if _has_labels(targets) else targets, dlogits) if a is not None]
     kind = "PROBABILITIES" if not _has_labels(targets) else "SMOOTHED" if options.label_smoothing else "LABELS"
-    backend = backend_of(logits)
-    shared = backend.shared_memory(backend.device_of(logits))
-    return _select_kernel(kind, logits.dtype, logits.shape, same_alignment(*rows), dlogits is not None, shared)
+    shape = *logits.shape[:2], math.prod(logits.shape[2:])
+    size = size_of_device(logits)
+    return _select_kernel(kind, logits.dtype, shape, same_alignment(*rows), dlogits is not None, size)
 
 
 @lru_cache(maxsize=4096)
 def _select_kernel(
-    kind: str, dtype: Any, shape: tuple[int, int], boundaries_agree: bool, gradient: bool, shared: int
-) -> Plan:
-    """The kernel for contiguous rows; a function of plain values, so that it is remembered."""
+    kind: str, dtype: Any, shape: tuple[int, int, int], boundaries_agree: bool, gradient: bool, device: DeviceSize
+) -> Plans:
+    """The kernels for contiguous ``(outer, cols, inner)``; a function of plain values, so that it is remembered."""
     ctype = c_type(dtype)
-    rows, cols = shape
+    rows, cols, inner = shape
     if ctype is None:
-        return definition_plan(no_kernel_for(dtype))
+        return Plans.definition(no_kernel_for(dtype))
     if cols > _LONGEST:
-        return definition_plan(f"a row has {cols} elements, the kernels index at most {_LONGEST}")
+        return Plans.definition(f"a row has {cols} elements, the kernels index at most {_LONGEST}")
+    wanted = f"losses and gradient of {kind.lower()}" if gradient else f"losses of {kind.lower()}"
+    if inner > 1:
+        return Plans((_select_columns(kind, ctype, rows, cols, inner, wanted),))
     kernel = "cross_entropy_rows"
     vector = WIDEST_ACCESS // dtype.itemsize
     single = ""
@@ -440,7 +494,6 @@ def _select_kernel(
     elif cols <= _FEW_COLUMNS or (kind != "LABELS" and cols <= _SHORT[-1][0]):
         vector, single = 1, ", single elements because rows are short"
     scalars = (np.int64(rows), np.int32(cols))
-    wanted = f"losses and gradient of {kind.lower()}" if gradient else f"losses of {kind.lower()}"
     for packs, threads, each in _IN_REGISTERS[vector] if kind == "LABELS" or vector == 1 else ():
         if cols // vector <= packs:
             defines = (
@@ -448,10 +501,22 @@ def _select_kernel(
             )  # fmt: skip
             per_block = max(1, 128 // threads)
             because = f"{wanted}; a row of {cols} fits the registers of {threads} threads, one read{single}"
-            return Plan(kernel, defines, blocks(kernel, rows, per_block), threads * per_block, scalars, because)
+            grid = blocks(kernel, rows, per_block)
+            return Plans((Plan(kernel, defines, grid, threads * per_block, scalars, because),))
     each = _STREAMED[kind][vector]
+    if (cut := parts_of_row(rows, cols, device.multiprocessors)) is not None:
+        parts, chunk = cut
+        defines = (
+            "SPLIT", kind, f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={_SPLIT_THREADS}", f"PACKS={each}",
+        )  # fmt: skip
+        how = "read twice" if gradient else "read once"
+        because = f"{wanted}; {rows} rows of {cols} do not fill the device, each is cut into {parts} parts and {how}"
+        grid = blocks("cross_entropy_parts", rows * parts, 1)
+        cutting = (*scalars, np.int32(chunk), np.int32(parts))
+        first = Plan("cross_entropy_parts", defines, grid, _SPLIT_THREADS, cutting, because + single)
+        return Plans((first, first._replace(kernel="cross_entropy_split", because="puts the parts together")))
     nbytes = -(-cols // vector) * WIDEST_ACCESS
-    cached = gradient and kind == "LABELS" and vector > 1 and nbytes <= min(_CACHE, shared - OWN_SHARED)
+    cached = gradient and kind == "LABELS" and vector > 1 and nbytes <= min(_CACHE, device.shared - OWN_SHARED)
     defines = (
         "STREAMED", kind, f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={_STREAM_THREADS}", f"PACKS={each}",
         f"CACHED={int(cached)}",
@@ -459,7 +524,17 @@ def _select_kernel(
     how = "is kept in shared memory, one read" if cached else "is read twice" if gradient else "is read once"
     because = f"{wanted}; a row of {cols} does not fit the registers of a block and {how}{single}"
     grid = blocks(kernel, rows, 1)
-    return Plan(kernel, defines, grid, _STREAM_THREADS, scalars, because, nbytes if cached else 0)
+    return Plans((Plan(kernel, defines, grid, _STREAM_THREADS, scalars, because, nbytes if cached else 0),))
+
+
+def _select_columns(kind: str, ctype: str, outer: int, cols: int, inner: int, wanted: str) -> Plan:
+    kernel = "cross_entropy_columns"
+    width, depth = (128, 1) if cols <= _FEW_CLASSES else (32, 8)
+    defines = ("COLUMNS", kind, f"DTYPE={ctype}", "VECTOR=1", f"WIDTH={width}", f"DEPTH={depth}", "PACKS=4")
+    because = f"{wanted}; classes are not the last axis, so {depth} thread{'s' * (depth > 1)} for a column"
+    because += ", without a transposed copy"
+    grid = blocks(kernel, outer * inner, width)
+    return Plan(kernel, defines, grid, width * depth, (np.int64(outer), np.int32(cols), np.int64(inner)), because)
 
 
 def _small_plan(kernel: str, rows: int, *scalars: np.generic) -> Plan:
@@ -474,11 +549,26 @@ def _scale_plan(dlogits: Array) -> Plan:
     defines = ("SMALL", f"DTYPE={ctype}", f"THREADS={_SMALL_THREADS}")
     per_block = _SMALL_THREADS * WIDEST_ACCESS // dlogits.dtype.itemsize
     grid = blocks("cross_entropy_scale", dlogits.size, per_block)
-    return Plan("cross_entropy_scale", defines, grid, _SMALL_THREADS, (np.int64(dlogits.size),), "")
+    because = "in place, 16 bytes at a time; nothing where the factor is 1"
+    return Plan("cross_entropy_scale", defines, grid, _SMALL_THREADS, (np.int64(dlogits.size),), because)
+
+
+@explained("label_total")
+def _explain_total(labels: Array, weight: Array | None, logits: Array, ignore_index: int, cols: int) -> Plan:
+    backend = backend_of(logits)
+    if not backend.runs_cuda or logits.dtype == "float64":
+        return definition_plan(no_kernel_for(logits.dtype) if backend.runs_cuda else no_cuda(backend))
+    return _small_plan("cross_entropy_divisor", len(labels))
+
+
+@explained("scale_gradient")
+def _explain_scale(dlogits: Array, dy: Array) -> Plan:
+    backend = common_backend(dlogits, dy)
+    return _scale_plan(dlogits) if backend.runs_cuda else definition_plan(no_cuda(backend))
 
 
 @explained("cross_entropy_backward")
-def _explain_backward(dy: Array, logits: Array, targets: Array, weight: Array | None = None, **given: Any) -> Plan:
+def _explain_backward(dy: Array, logits: Array, targets: Array, weight: Array | None = None, **given: Any) -> Plans:
     out = given.pop("out", None)
     if out is None:
         backend = common_backend(dy, logits)
@@ -487,13 +577,12 @@ def _explain_backward(dy: Array, logits: Array, targets: Array, weight: Array | 
 
 
 @explained("cross_entropy")
-def _explain(logits: Array, targets: Array, weight: Array | None = None, **given: Any) -> Plan:
+def _explain(logits: Array, targets: Array, weight: Array | None = None, **given: Any) -> Plans:
     dlogits = given.pop("dlogits", None)
     values = {"ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0, "z_loss": 0.0, **given}
     backend, options = _check(logits, targets, weight, *values.values())
     if not backend.runs_cuda or not logits.size:
         why = no_cuda(backend) if logits.size else "the array is empty"
-        return definition_plan(why)
+        return Plans.definition(why)
     copied = "" if logits.flags.c_contiguous else "logits are not C-contiguous and copied first; "
-    plan = _select(options, *_prepared(backend, logits, targets), dlogits)
-    return plan._replace(because=copied + plan.because)
+    return _select(options, *_prepared(backend, logits, targets), dlogits).after(copied)

@@ -25,6 +25,7 @@ from .layer_norm import (
     widened,
 )
 from .rms_norm import machine_epsilon, rms_norm_backward_definition, rms_norm_definition
+from .scalars import not_negative
 
 
 def dropout_add_layer_norm(
@@ -51,7 +52,7 @@ def dropout_add_layer_norm(
     Raises:
         TypeError: ``x`` is not floating, or the dtypes differ. ValueError: shapes do not fit, or p is not in [0, 1].
     """
-    check_rows("dropout_add_layer_norm", x, weight=weight, bias=bias)
+    eps = check_dropout_add("dropout_add_layer_norm", x, residual, eps, weight=weight, bias=bias)
     y, total, mean, rstd = _forward("dropout_add_layer_norm", x, residual, weight, bias, eps, dropout, centred=True)
     return y, total, mean, rstd
 
@@ -68,8 +69,7 @@ def dropout_add_rms_norm(
     Returns:
         ``y`` and ``total`` like ``x``, and ``rstd`` of shape ``(...)`` as from :func:`rms_norm`.
     """
-    check_rows("dropout_add_rms_norm", x, weight=weight)
-    eps = machine_epsilon(x) if eps is None else eps
+    eps = check_dropout_add("dropout_add_rms_norm", x, residual, eps, weight=weight)
     y, total, _, rstd = _forward("dropout_add_rms_norm", x, residual, weight, None, eps, dropout, centred=False)
     return y, total, rstd
 
@@ -133,7 +133,7 @@ def _forward(
     dropout: Dropout | None,
     centred: bool,
 ) -> tuple[Array, Array, Array, Array]:
-    dropout = _check(function, x, residual, dropout)
+    dropout = _check(function, dropout)
     backend = backend_of(x) if residual is None else common_backend(x, residual)
     device = backend.device_of(x)
     if backend.runs_cuda and x.size:
@@ -181,7 +181,7 @@ def _backward(
     check_gradient(function, dy, total)
     if dtotal is not None:
         check_gradient(function, dtotal, total, "dtotal")
-    dropout = _check(function, total, None, dropout)
+    dropout = _check(function, dropout)
     backend, shape = common_backend(dy, total), total.shape
     device = backend.device_of(total)
     if backend.runs_cuda and total.size:
@@ -264,9 +264,20 @@ def _spreading(dz: Any, dtotal: Any, dx: Any, dropout: Dropout) -> Callable[[int
     return finish
 
 
-def _check(function: str, x: Array, residual: Array | None, dropout: Dropout | None) -> Dropout:
+def check_dropout_add(
+    function: str, x: Array, residual: Array | None, eps: float | None, **parameters: Array | None
+) -> float:
+    """``eps`` as it is computed with, or an error that says what is wrong; nothing is computed, nothing drawn."""
+    check_rows(function, x, **parameters)
+    common_backend(x, *(a for a in (residual, *parameters.values()) if a is not None))
     if residual is not None:
         check_gradient(function, residual, x, "residual")
+    if eps is None and function == "dropout_add_rms_norm":
+        return machine_epsilon(x)
+    return not_negative(function, "eps", eps)
+
+
+def _check(function: str, dropout: Dropout | None) -> Dropout:
     if dropout is None:
         return NOTHING_DROPPED
     if not 0 <= dropout.p <= 1:

@@ -11,13 +11,13 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, fault_kind, fault_record
 from ._launch import (
-    WIDEST_ACCESS,
     Plan,
     aligned,
     blocks,
     c_type,
     contiguous,
     definition_plan,
+    elements_at_a_time,
     explained,
     launch,
     no_cuda,
@@ -199,14 +199,8 @@ def _plan(kernel: str, dtype: np.dtype, bytes_of_index: int, rows: int, cols: in
     ctype = c_type(dtype)
     if ctype is None:
         return definition_plan(no_kernel_for(dtype))
-    vector = WIDEST_ACCESS // dtype.itemsize
-    single = ""
-    if not wide:
-        single = ", because an array does not start on a 16-byte boundary"
-    elif cols % vector:
-        single = f", because the {cols} columns are no multiple of {vector}"
-    if single:
-        vector = 1
+    vector, why = elements_at_a_time(dtype, wide, (cols, "columns"))
+    single = f", because {why}" if why else ""
     packs = cols // vector
     width = min(_THREADS, 1 << (packs - 1).bit_length())
     tiles, depth = -(-packs // width), _THREADS // width

@@ -112,6 +112,13 @@ def _explain(x: Array, axis: int = -1) -> Plan:
     return _select("glu_forward", contiguous(backend_of(x), x), outer, half)
 
 
+@explained("glu_backward")
+def _explain_backward(dy: Array, x: Array, y: Array, s: Array | None = None, axis: int = -1) -> Plan:
+    _, (outer, half) = _halves(x, axis)
+    backend = common_backend(dy, x)
+    return _select("glu_backward", contiguous(backend, x), outer, half, aligned(contiguous(backend, dy)))
+
+
 def _select(function: str, x: Array, rows: int, half: int, wide: bool = True) -> Plan:
     backend = backend_of(x)
     if not backend.runs_cuda:

@@ -108,6 +108,10 @@ def scale_in_place(g: Array, factor: Array) -> None:
 
 
 @explained("gradient_norm")
+def _explain_norm(gradients: Sequence[Array]) -> Plan:
+    return _select_norm(*gradients)
+
+
 def _select_norm(*gradients: Array) -> Plan:
     first = gradients[0]
     backend: Backend = backend_of(first)
@@ -122,6 +126,17 @@ def _select_norm(*gradients: Array) -> Plan:
         if not g.size or not g.flags.c_contiguous or not aligned(g):
             return definition_plan("an array is empty, not contiguous, or does not start on a 16-byte boundary")
     return _record_plan(len(gradients), first.dtype)
+
+
+@explained("clip_record")
+def _explain_record(gradients: Sequence[Array], max_norm: float) -> Plan:
+    return _select_norm(*gradients)
+
+
+@explained("scale_by")
+def _explain_scale(g: Array, record: Array) -> Plan:
+    plan = _select_norm(g)
+    return _partial_plan(g.dtype, g.size)._replace(kernel="scale", because="in place") if plan.kernel else plan
 
 
 @lru_cache(maxsize=256)

@@ -13,8 +13,9 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, empty_images, in_format, is_channels_last, pixels
 from . import _group_norm_cuda, group_norm_numpy
-from ._launch import Plan, Plans, contiguous, definition_plan, explained, no_cuda
+from ._launch import FLOATS, Plan, Plans, contiguous, definition_plan, explained, no_cuda
 from .layer_norm import check_gradient, widened
+from .scalars import integer, not_negative
 
 
 def group_norm(
@@ -35,6 +36,7 @@ def group_norm(
     Source: Wu and He 2018, arXiv 1803.08494.
     """
     _check("group_norm", x, num_groups, weight=weight, bias=bias)
+    eps = not_negative("group_norm", "eps", eps)
     backend = backend_of(x)
     last = is_channels_last(x)
     if x.size and (backend.runs_cuda or (backend.xp is np and x.dtype.itemsize > 2)):
@@ -182,7 +184,8 @@ def _groups(shape: tuple[int, ...], num_groups: int) -> tuple[int, int, int, int
 
 
 def _check(function: str, x: Array, num_groups: int, **parameters: Any) -> None:
-    if x.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+    num_groups = integer(function, "num_groups", num_groups)
+    if x.dtype.name not in FLOATS:
         raise TypeError(f"{function}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if x.ndim < 2 or math.prod(x.shape[1:]) == 0:
         raise ValueError(f"{function}: x must have shape (N, C, ...) with at least one value a sample, got {x.shape}")

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend
 from . import _norm_cuda, layer_norm_numpy
-from ._launch import Plan, Plans, contiguous, definition_plan, explained, no_cuda
+from ._launch import FLOATS, Plan, Plans, contiguous, definition_plan, explained, no_cuda
+from .scalars import not_negative
 
 
 def layer_norm(
@@ -26,9 +27,10 @@ def layer_norm(
         ``y`` like ``x``; ``mean`` and ``rstd`` of shape ``(...)``, float32 for 16-bit floats, else of the dtype of
         ``x``: what :func:`layer_norm_backward` needs.
     Raises:
-        TypeError: ``x`` is not floating, or the dtypes differ. ValueError: the shapes do not fit.
+        TypeError: ``x`` is not floating, or the dtypes differ. ValueError: shapes do not fit, or ``eps`` is negative.
     """
     check_rows("layer_norm", x, weight=weight, bias=bias)
+    eps = not_negative("layer_norm", "eps", eps)
     backend = backend_of(x)
     if backend.runs_cuda and x.size:
         x, weight, bias = (contiguous(backend, a) for a in (x, weight, bias))
@@ -126,6 +128,7 @@ def _explain_forward(
     x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
 ) -> Plan | Plans:
     check_rows("layer_norm", x, weight=weight, bias=bias)
+    not_negative("layer_norm", "eps", eps)
     return explain_rows(backend_of(x), x, weight, bias, centred=True)
 
 
@@ -164,7 +167,7 @@ def check_gradient(function: str, dy: Array, x: Array, name: str = "dy") -> None
 
 def check_rows(function: str, x: Array, **parameters: Any) -> None:
     """Raise unless ``x`` is floating with at least one axis and the parameters are ``(D,)`` of its dtype."""
-    if x.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+    if x.dtype.name not in FLOATS:
         raise TypeError(f"{function}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"{function}: x must have a last axis of at least one value, got shape {x.shape}")

@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..backend import Array, Backend, common_backend
+from ._launch import Plans, explained, no_cuda
+from .cross_entropy import _explain as explain_rows
 from .cross_entropy import cross_entropy, label_total
 
 _ON_CUDA, _ON_CPU = 1 << 25, 1 << 22  # logits that exist at a time: enough to fill a device, few enough for a cache
@@ -54,8 +56,7 @@ def linear_cross_entropy(
     """
     backend = _check(x, weight, labels, bias, chunk)
     rows, cols = len(x), len(weight)
-    if chunk is None:
-        chunk = max(1, (_ON_CUDA if backend.runs_cuda else _ON_CPU) // cols)
+    chunk = _rows_at_a_time(backend, cols) if chunk is None else chunk
     options: Any = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "z_loss": z_loss}
     device, xp = backend.device_of(x), backend.xp
     wide: Any = "float32" if x.dtype.itemsize == 2 else x.dtype
@@ -80,11 +81,29 @@ def linear_cross_entropy(
             found.weight[...] += backend.gemm(held.T, x[part])
             if found.bias is not None:
                 found.bias[...] += backend.sum_rows(held)
-    total = label_total(labels, None, weight.T, ignore_index)
+    total = label_total(labels, None, weight, ignore_index, cols)
     if found is not None and wide != x.dtype:
         narrow = [None if a is None else a.astype(x.dtype) for a in found[1:]]
         found = Gradients(found.x, *narrow)
     return loss, total, found
+
+
+def _rows_at_a_time(backend: Backend, cols: int) -> int:
+    return max(1, (_ON_CUDA if backend.runs_cuda else _ON_CPU) // cols)
+
+
+@explained("linear_cross_entropy")
+def _explain(
+    x: Array, weight: Array, labels: Array, bias: Array | None = None, *, chunk: int | None = None,
+    gradients: bool = False, **options: Any,
+) -> Plans:  # fmt: skip
+    backend = _check(x, weight, labels, bias, chunk)
+    if not backend.runs_cuda or not x.size:
+        return Plans.definition("there are no rows" if backend.runs_cuda else no_cuda(backend))
+    rows = min(len(x), _rows_at_a_time(backend, len(weight)) if chunk is None else chunk)
+    held = backend.empty((rows, len(weight)), x.dtype, backend.device_of(x))
+    plans = explain_rows(held, labels[:rows], reduction="sum", dlogits=held if gradients else None, **options)
+    return plans.after(f"for each {rows} of {len(x)} rows, behind their product with the weight; ")
 
 
 def _check(x: Array, weight: Array, labels: Array, bias: Array | None, chunk: int | None) -> Backend:

@@ -24,6 +24,7 @@ from ._launch import (
     same_alignment,
     stream_place,
 )
+from .scalars import real
 from .softmax import _check as check_axis
 from .softmax import softmax, softmax_backward
 
@@ -66,7 +67,7 @@ def masked_softmax(
     Raises:
         TypeError, ValueError: as :func:`softmax`; the mask does not fit; ``p`` is not in [0, 1].
     """
-    backend, axis, options = _check("masked_softmax", x, mask, axis, scale, p, key, offset)
+    backend, axis, options = check_masked("masked_softmax", x, mask, axis, scale, p, key, offset)
     x = contiguous(backend, x)
     y = backend.empty(x.shape, x.dtype, backend.device_of(x))
     plan = _plan(backend, "masked_softmax_forward", axis, x, y)
@@ -101,7 +102,7 @@ def masked_softmax_backward(
     Returns:
         a new array of the shape, dtype and device of ``x``.
     """
-    backend, axis, options = _check("masked_softmax_backward", x, mask, axis, scale, p, key, offset)
+    backend, axis, options = check_masked("masked_softmax_backward", x, mask, axis, scale, p, key, offset)
     if dy.shape != x.shape or dy.dtype != x.dtype:
         raise ValueError(
             f"masked_softmax_backward: dy must be {x.dtype} of shape {x.shape} as x is, got {dy.dtype} of {dy.shape}"
@@ -155,9 +156,10 @@ def _kept(p: float) -> float:
 # -- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _check(
-    function: str, x: Array, mask: Array | None, axis: int, scale: float, p: float, key: int, offset: int
+def check_masked(
+    function: str, x: Array, mask: Array | None, axis: int, scale: float, p: float, key: int = 0, offset: int = 0
 ) -> tuple[Backend, int, _Options]:
+    """What is known of a call, or an error that says what is wrong; nothing is computed, nothing drawn."""
     axis = check_axis(function, x, axis)
     backend = backend_of(x)
     if mask is not None:
@@ -167,11 +169,12 @@ def _check(
             raise ValueError(f"{function}: mask must have a shape that broadcasts to {x.shape}, got {mask.shape}")
         if mask.dtype != bool and mask.dtype != x.dtype:
             raise TypeError(f"{function}: mask must be boolean or {x.dtype} as x is, got {mask.dtype}")
+    p, scale = real(function, "p", p), real(function, "scale", scale)
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"{function}: p must be in [0, 1], got {p}")
     if not math.isfinite(scale):
         raise ValueError(f"{function}: scale must be finite, got {scale}")
-    return backend, axis, _Options(float(scale), float(p), key, offset)
+    return backend, axis, _Options(scale, p, key, offset)
 
 
 # -- the choice of a kernel ------------------------------------------------------------------------------------------
@@ -275,7 +278,7 @@ def _mask_places(backend: Backend, mask: Array, shape: tuple[int, ...]) -> tuple
 def _explain_backward(dy: Array, x: Array, mask: Array | None = None, *, axis: int = -1, **given: Any) -> Plan:
     values = {"scale": 1.0, "p": 0.0, "key": 0, "offset": 0, "factor": None, **given}
     del values["factor"]
-    backend, axis, _ = _check("masked_softmax_backward", x, mask, axis, **values)
+    backend, axis, _ = check_masked("masked_softmax_backward", x, mask, axis, **values)
     dy, x = contiguous(backend, dy), contiguous(backend, x)
     dx = backend.empty(x.shape, x.dtype, backend.device_of(x))
     return _plan(backend, "masked_softmax_backward", axis, x, dy, dx)
@@ -292,7 +295,7 @@ def _explain(
     key: int = 0,
     offset: int = 0,
 ) -> Plan:
-    backend, axis, _ = _check("masked_softmax", x, mask, axis, scale, p, key, offset)
+    backend, axis, _ = check_masked("masked_softmax", x, mask, axis, scale, p, key, offset)
     copied = "" if x.flags.c_contiguous or not backend.runs_cuda else "x is not C-contiguous and copied first; "
     x = contiguous(backend, x)
     plan = _plan(backend, "masked_softmax_forward", axis, x, backend.empty(x.shape, x.dtype, backend.device_of(x)))

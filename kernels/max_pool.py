@@ -13,12 +13,12 @@ import numpy as np
 from ..backend import Array, Backend, Device, backend_of, common_backend, empty_images, in_format, is_channels_last
 from . import max_pool_numpy
 from ._launch import (
-    WIDEST_ACCESS,
     Plan,
     aligned,
     blocks,
     c_type,
     definition_plan,
+    elements_at_a_time,
     explained,
     launch,
     no_cuda,
@@ -194,15 +194,10 @@ def _plan(
     all_aligned: bool,
 ) -> Plan:
     images, channels = (shape[0], shape[1]) if last else (shape[0] * shape[1], 1)
-    vector = WIDEST_ACCESS // dtype.itemsize
+    vector, why = elements_at_a_time(dtype, all_aligned, (channels, "channels"))
     because = f"{'channels-last' if last else 'contiguous'} {shape}"
-    if channels % vector or not all_aligned:
-        why = "an array does not start on a 16-byte boundary"
-        if not last:
-            why = "neighbours in a plane are in different windows"
-        elif channels % vector:
-            why = f"the {channels} channels are no multiple of {vector}"
-        because, vector = f"{because}, single elements because {why}", 1
+    if why:
+        because += f", single elements because {why if last else 'neighbours in a plane are in different windows'}"
     backward = kernel.endswith("backward")
     depth = [transposed(axis)[0].shape[1] if backward else taps(axis).most for axis in axes]
     if backward:

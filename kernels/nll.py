@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Backend, backend_of, fault_kind, fault_record
-from ._launch import Plan, blocks, c_type, contiguous, launch
+from ._launch import Plan, blocks, c_type, contiguous, definition_plan, explained, launch, no_cuda, no_kernel_for
 from .cross_entropy import _SMALL_THREADS, _SOURCE, _int64, label_total, total_of_losses
 
 
@@ -38,7 +38,7 @@ def nll(x: Array, labels: Array, weight: Array | None, ignore_index: int, reduct
     launch(_SOURCE, plan, backend, x, flat, weight, losses, fault_record(x))
     if reduction == "none":
         return losses, None
-    total = label_total(flat, weight, x.reshape(-1, x.shape[1]), ignore_index) if reduction == "mean" else None
+    total = label_total(flat, weight, x, ignore_index, x.shape[1]) if reduction == "mean" else None
     return total_of_losses(backend, losses.reshape(-1), total), total
 
 
@@ -68,6 +68,17 @@ def _prepared(
     weight = None if weight is None else contiguous(backend, weight)
     flat = contiguous(backend, _int64(backend.xp, labels)).reshape(-1)
     return contiguous(backend, x), flat, weight, math.prod(x.shape[2:])
+
+
+@explained("nll_loss")
+def _explain(
+    x: Array, labels: Array, weight: Array | None = None, *, ignore_index: int = -100, reduction: str = "mean"
+) -> Plan:
+    if not has_kernel(x):
+        backend = backend_of(x)
+        why = no_kernel_for(x.dtype) if x.size else "the array is empty, nothing is launched"
+        return definition_plan(why if backend.runs_cuda else no_cuda(backend))
+    return _plan("nll_losses", x.dtype, labels.size, ())
 
 
 def _plan(kernel: str, dtype: Any, rows: int, scalars: tuple[Any, ...]) -> Plan:

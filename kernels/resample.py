@@ -13,12 +13,12 @@ import numpy as np
 from ..backend import Array, Backend, Device, backend_of, empty_images, in_format, is_channels_last
 from . import resample_numpy
 from ._launch import (
-    WIDEST_ACCESS,
     Plan,
     aligned,
     blocks,
     c_type,
     definition_plan,
+    elements_at_a_time,
     explained,
     launch,
     no_cuda,
@@ -132,16 +132,11 @@ def _plan(
     dtype: Any, shape: tuple[int, ...], last: bool, axes: tuple[Axis, ...], back: bool, all_aligned: bool
 ) -> Plan:
     images, channels = (shape[0], shape[1]) if last else (shape[0] * shape[1], 1)
-    vector = WIDEST_ACCESS // dtype.itemsize
+    vector, why = elements_at_a_time(dtype, all_aligned, (channels, "channels"))
     depth = [_numbers(axis, back)[0].shape[1] for axis in axes]
     because, lanes = f"{'channels-last' if last else 'contiguous'} {shape}", 1
-    if channels % vector or not all_aligned:
-        why = "an array does not start on a 16-byte boundary"
-        if not last:
-            why = "neighbours in a plane have different inputs"
-        elif channels % vector:
-            why = f"the {channels} channels are no multiple of {vector}"
-        because, vector = f"{because}, single elements because {why}", 1
+    if why:
+        because += f", single elements because {why if last else 'neighbours in a plane have different inputs'}"
     if not last and depth[2] >= _MANY:
         lanes = 32
         because += f"; a warp shares the {depth[2]} inputs of a result along the last axis"

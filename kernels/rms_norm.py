@@ -8,6 +8,7 @@ from ..backend import Array, backend_of, common_backend
 from . import _norm_cuda, rms_norm_numpy
 from ._launch import Plan, Plans, contiguous, explained
 from .layer_norm import check_gradient, check_rows, explain_rows, widened
+from .scalars import not_negative
 
 
 def rms_norm(x: Array, weight: Array | None = None, eps: float | None = None) -> tuple[Array, Array]:
@@ -24,7 +25,7 @@ def rms_norm(x: Array, weight: Array | None = None, eps: float | None = None) ->
     Source: Zhang and Sennrich 2019, arXiv 1910.07467.
     """
     check_rows("rms_norm", x, weight=weight)
-    eps = machine_epsilon(x) if eps is None else eps
+    eps = machine_epsilon(x) if eps is None else not_negative("rms_norm", "eps", eps)
     backend = backend_of(x)
     if backend.runs_cuda and x.size:
         x, weight = (contiguous(backend, a) for a in (x, weight))

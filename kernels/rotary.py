@@ -12,13 +12,14 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, fault_kind, fault_record
 from ._launch import (
-    WIDEST_ACCESS,
+    FLOATS,
     Plan,
     aligned,
     blocks,
     c_type,
     contiguous,
     definition_plan,
+    elements_at_a_time,
     explained,
     launch,
     no_cuda,
@@ -27,7 +28,6 @@ from ._launch import (
 
 _SOURCE = Path(__file__).with_name("rotary.cu")
 _THREADS = 256
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _OUTSIDE = "rotary: positions must be in 0 … {last}, got {value}"
 
 
@@ -131,8 +131,8 @@ def rotary_definition(
 
 
 def _check(x: Array, table: Array, positions: Array | None, offset: int) -> Backend:
-    if c_type(x.dtype) is None and x.dtype.name not in _DTYPES:
-        raise TypeError(f"rotary: x must be floating point, one of {', '.join(_DTYPES)}, got {x.dtype}")
+    if c_type(x.dtype) is None and x.dtype.name not in FLOATS:
+        raise TypeError(f"rotary: x must be floating point, one of {', '.join(FLOATS)}, got {x.dtype}")
     if x.ndim < 2:
         raise ValueError(f"rotary: x must have shape (..., T, D), got {x.shape}")
     wanted = "float64" if x.dtype == "float64" else "float32"
@@ -183,14 +183,8 @@ def _plan(dtype: np.dtype, rows: int, cols: int, dim: int, wide: bool, interleav
     ctype = c_type(dtype)
     if ctype is None:
         return definition_plan(no_kernel_for(dtype))
-    vector = WIDEST_ACCESS // dtype.itemsize
-    single = ""
-    if not wide:
-        single = ", because an array does not start on a 16-byte boundary"
-    elif cols % vector or dim // 2 % vector:
-        single = f", because {cols} columns and {dim // 2} pairs are no multiples of {vector}"
-    if single:
-        vector = 1
+    vector, why = elements_at_a_time(dtype, wide, (cols, "columns"), (dim // 2, "pairs"))
+    single = f", because {why}" if why else ""
     units = (dim // 2 + cols - dim) // vector
     width = min(_THREADS, 1 << (units - 1).bit_length())
     grid = blocks("rotary", rows, _THREADS // width) * -(-units // width)

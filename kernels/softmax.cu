@@ -3,12 +3,16 @@
 // log_softmax_forward:  y[r, :] = x[r, :] - max_r - log(sum_r).
 // log_softmax_backward: dx[r, :] = dy[r, :] - exp(y[r, :]) * sum(dy[r, :]).
 //
-// x, y, dy, dx: DTYPE in {float, half, bfloat16}. Three variants of each kernel, chosen by a macro:
+// x, y, dy, dx: DTYPE in {float, half, bfloat16}. Four variants of each kernel, chosen by a macro:
 //   REGISTERS  rows x cols, contiguous. THREADS lanes hold a row in registers: one read, one write.
 //              Holds cols / VECTOR <= THREADS * PACKS; THREADS >= 2 * VECTOR where VECTOR > 1.
 //   STREAMED   rows x cols, contiguous. A block of THREADS walks along its row twice (a running maximum and sum, then the
 //              result), PACKS packs to a step. Any cols. CACHED=1 keeps the row's packs in dynamic shared memory, 16 bytes
 //              each (backward: those of y, then those of dy), so that it is read once all the same.
+//   SPLIT      rows x cols, contiguous. Each row in `parts` parts of `chunk` elements (the last may be shorter), a block of
+//              THREADS each: softmax_forward_parts (for both) writes each part's maximum and sum into partial,
+//              ..._backward_parts its part of the sum; ..._split, in a second launch of the same grid, puts them together.
+//              parts <= THREADS >= 128. Two reads, one write.
 //   STRIDED    outer x cols x inner, contiguous, softmax over the middle. WIDTH lanes beside each other in inner, DEPTH
 //              threads along cols, each thread with VECTOR neighbours in inner. Any cols; two reads, one write.
 // Limits: 1 <= cols <= 2^30. VECTOR > 1 (16 bytes) needs for contiguous rows that all arrays agree in their address modulo
@@ -27,6 +31,9 @@
 // compile: STREAMED DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=512,4 CACHED=0 -> 40 registers, 0 spills
 // compile: STREAMED DTYPE=float VECTOR=4 THREADS,PACKS=512,4 CACHED=0|1 -> 72 registers, 0 spills
 // compile: STREAMED DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=512,2 CACHED=0|1 -> 72 registers, 0 spills
+// compile: SPLIT DTYPE=float|half|bfloat16 VECTOR=1 THREADS,PACKS=256,4 -> 48 registers, 0 spills
+// compile: SPLIT DTYPE=float VECTOR=4 THREADS,PACKS=256,4 -> 72 registers, 0 spills
+// compile: SPLIT DTYPE=half|bfloat16 VECTOR=8 THREADS,PACKS=256,2 -> 72 registers, 0 spills
 // compile: STRIDED DTYPE=float|half|bfloat16 VECTOR=1 WIDTH,DEPTH,PACKS=128,1,4|32,8,4 -> 64 registers, 0 spills
 // compile: STRIDED DTYPE=float VECTOR=4 WIDTH,DEPTH,PACKS=128,1,2|32,8,2 -> 72 registers, 0 spills
 // compile: STRIDED DTYPE=half|bfloat16 VECTOR=8 WIDTH,DEPTH,PACKS=128,1,2|32,8,2 -> 72 registers, 0 spills
@@ -76,7 +83,7 @@ struct Running {
   }
 };
 
-#if defined(REGISTERS) || defined(STREAMED)
+#if defined(REGISTERS) || defined(STREAMED) || defined(SPLIT)
 
 // The part of dot in these packs.
 template <bool kLog>
@@ -170,7 +177,7 @@ log_softmax_backward_registers(const T* dy, const T* y, T* dx, long long rows, i
 
 #endif  // REGISTERS
 
-#ifdef STREAMED
+#if defined(STREAMED) || defined(SPLIT)
 
 constexpr int kStep = THREADS * PACKS;  // packs that the block takes at a time
 
@@ -199,13 +206,10 @@ __device__ inline void load_again(const T* x, const Row& row, int first, int bef
 #endif
 }
 
-template <bool kLog>
-__device__ inline void forward_streamed(const T* x, T* y, long long rows, int cols) {
-  const Row row(x, rows, cols);
-  const float single = row.has_single() ? load_float(x + row.single_at()) : -INFINITY;
+// What one thread sees on its first walk along a row, or a part of one.
+__device__ inline Running walk(const T* x, const Row& row, float single) {
   Packs packs;
   Values v;
-
   Running running;
   running.add({single});
   for (int first = row.lane; first < row.packs; first += kStep) {
@@ -216,9 +220,13 @@ __device__ inline void forward_streamed(const T* x, T* y, long long rows, int co
     to_values(packs, row, first, -INFINITY, v);
     running.add(v);
   }
-  const float largest = row_max(running.largest);
-  const float statistic = finished<kLog>(row_sum(running.sum * exponential(running.largest - largest)));
+  return running;
+}
 
+template <bool kLog>
+__device__ inline void write_results(const T* x, T* y, const Row& row, float single, float largest, float statistic) {
+  Packs packs;
+  Values v;
   for (int first = row.lane; first < row.packs; first += kStep) {
     load_again(x, row, first, 0, packs);
     to_values(packs, row, first, 0.f, v);
@@ -229,31 +237,59 @@ __device__ inline void forward_streamed(const T* x, T* y, long long rows, int co
   if (row.has_single()) store(y + row.single_at(), result<kLog>(single - largest, statistic));
 }
 
+// A thread's single elements of both arrays, and its part of dot.
 template <bool kLog>
-__device__ inline void backward_streamed(const T* dy, const T* y, T* dx, long long rows, int cols) {
-  const Row row(y, rows, cols);
-  const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 0.f;
-  const float single_y = row.has_single() ? load_float(y + row.single_at()) : 0.f;
-  Packs dys, ys;
+struct Gradient {
+  float single_dy, single_y, dot;
 
-  float dot = term<kLog>(single_y, single_dy);
-  for (int first = row.lane; first < row.packs; first += kStep) {
-    load_packs(dy, row, first, dys);
-    load_packs(y, row, first, ys);
+  __device__ Gradient(const T* dy, const T* y, const Row& row)
+      : single_dy(row.has_single() ? load_float(dy + row.single_at()) : 0.f),
+        single_y(row.has_single() ? load_float(y + row.single_at()) : 0.f),
+        dot(term<kLog>(single_y, single_dy)) {
+    Packs dys, ys;
+    for (int first = row.lane; first < row.packs; first += kStep) {
+      load_packs(dy, row, first, dys);
+      load_packs(y, row, first, ys);
 #if CACHED
-    keep_packs(row, first, 0, ys);
-    keep_packs(row, first, row.packs, dys);
+      keep_packs(row, first, 0, ys);
+      keep_packs(row, first, row.packs, dys);
 #endif
-    dot += dot_packs<kLog>(ys, dys);
+      dot += dot_packs<kLog>(ys, dys);
+    }
   }
-  dot = row_sum(dot);
+};
 
+template <bool kLog>
+__device__ inline void write_gradient(const T* dy, const T* y, T* dx, const Row& row, float single_dy, float single_y,
+                                      float dot) {
+  Packs dys, ys;
   for (int first = row.lane; first < row.packs; first += kStep) {
     load_again(dy, row, first, row.packs, dys);
     load_again(y, row, first, 0, ys);
     store_gradient<kLog>(dx, ys, dys, dot, row, first);
   }
   if (row.has_single()) store(dx + row.single_at(), gradient<kLog>(single_y, single_dy, dot));
+}
+
+#endif
+
+#ifdef STREAMED
+
+template <bool kLog>
+__device__ inline void forward_streamed(const T* x, T* y, long long rows, int cols) {
+  const Row row(x, rows, cols);
+  const float single = row.has_single() ? load_float(x + row.single_at()) : -INFINITY;
+  const Running running = walk(x, row, single);
+  const float largest = row_max(running.largest);
+  const float statistic = finished<kLog>(row_sum(running.sum * exponential(running.largest - largest)));
+  write_results<kLog>(x, y, row, single, largest, statistic);
+}
+
+template <bool kLog>
+__device__ inline void backward_streamed(const T* dy, const T* y, T* dx, long long rows, int cols) {
+  const Row row(y, rows, cols);
+  const Gradient<kLog> mine(dy, y, row);
+  write_gradient<kLog>(dy, y, dx, row, mine.single_dy, mine.single_y, row_sum(mine.dot));
 }
 
 extern "C" __global__ void __launch_bounds__(kBlock)
@@ -277,6 +313,84 @@ log_softmax_backward_streamed(const T* dy, const T* y, T* dx, long long rows, in
 }
 
 #endif  // STREAMED
+
+#ifdef SPLIT
+
+// Every block puts all parts of its row together, one by each thread, always in the same order.
+template <bool kLog>
+__device__ inline void forward_split(const T* x, const float* partial, T* y, long long rows, int cols, int chunk,
+                                     int parts) {
+  const Row row(x, rows, cols, chunk, parts);
+  const float single = row.has_single() ? load_float(x + row.single_at()) : -INFINITY;
+  const float* part = partial + 2 * (row.index / parts * parts + row.lane);
+  const float of_part = row.lane < parts ? part[0] : kLowest;
+  const float largest = row_max(of_part);
+  const float sum = row_sum(row.lane < parts ? part[1] * exponential(of_part - largest) : 0.f);
+  write_results<kLog>(x, y, row, single, largest, finished<kLog>(sum));
+}
+
+template <bool kLog>
+__device__ inline void backward_parts(const T* dy, const T* y, float* partial, long long rows, int cols, int chunk,
+                                      int parts) {
+  const Row row(y, rows, cols, chunk, parts);
+  const float dot = row_sum(Gradient<kLog>(dy, y, row).dot);
+  if (row.lane == 0) partial[row.index] = dot;
+}
+
+template <bool kLog>
+__device__ inline void backward_split(const T* dy, const T* y, const float* partial, T* dx, long long rows, int cols,
+                                      int chunk, int parts) {
+  const Row row(y, rows, cols, chunk, parts);
+  const float single_dy = row.has_single() ? load_float(dy + row.single_at()) : 0.f;
+  const float single_y = row.has_single() ? load_float(y + row.single_at()) : 0.f;
+  const float dot = row_sum(row.lane < parts ? partial[row.index / parts * parts + row.lane] : 0.f);
+  write_gradient<kLog>(dy, y, dx, row, single_dy, single_y, dot);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_forward_parts(const T* x, float* partial, long long rows, int cols, int chunk, int parts) {
+  const Row row(x, rows, cols, chunk, parts);
+  const Running running = walk(x, row, row.has_single() ? load_float(x + row.single_at()) : -INFINITY);
+  const float largest = row_max(running.largest);
+  const float sum = row_sum(running.sum * exponential(running.largest - largest));
+  if (row.lane != 0) return;
+  partial[2 * row.index] = largest;
+  partial[2 * row.index + 1] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_forward_split(const T* x, const float* partial, T* y, long long rows, int cols, int chunk, int parts) {
+  forward_split<false>(x, partial, y, rows, cols, chunk, parts);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+log_softmax_forward_split(const T* x, const float* partial, T* y, long long rows, int cols, int chunk, int parts) {
+  forward_split<true>(x, partial, y, rows, cols, chunk, parts);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_backward_parts(const T* dy, const T* y, float* partial, long long rows, int cols, int chunk, int parts) {
+  backward_parts<false>(dy, y, partial, rows, cols, chunk, parts);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+log_softmax_backward_parts(const T* dy, const T* y, float* partial, long long rows, int cols, int chunk, int parts) {
+  backward_parts<true>(dy, y, partial, rows, cols, chunk, parts);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+softmax_backward_split(const T* dy, const T* y, const float* partial, T* dx, long long rows, int cols, int chunk,
+                       int parts) {
+  backward_split<false>(dy, y, partial, dx, rows, cols, chunk, parts);
+}
+
+extern "C" __global__ void __launch_bounds__(kBlock)
+log_softmax_backward_split(const T* dy, const T* y, const float* partial, T* dx, long long rows, int cols, int chunk,
+                           int parts) {
+  backward_split<true>(dy, y, partial, dx, rows, cols, chunk, parts);
+}
+
+#endif  // SPLIT
 
 #ifdef STRIDED
 

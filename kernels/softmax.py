@@ -12,23 +12,26 @@ import numpy as np
 from ..backend import Array, Backend, backend_of, common_backend
 from . import softmax_numpy
 from ._launch import (
+    FLOATS,
     OWN_SHARED,
     WIDEST_ACCESS,
+    DeviceSize,
     Plan,
+    Plans,
     aligned,
     blocks,
     c_type,
     contiguous,
-    definition_plan,
     explained,
     launch,
     no_cuda,
     no_kernel_for,
     same_alignment,
+    size_of_device,
 )
+from ._split_rows import parts_of_row
 
 _SOURCE = Path(__file__).with_name("softmax.cu")
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _LONGEST = 2**30  # columns that the kernels' 32-bit column index reaches
 
 
@@ -91,9 +94,9 @@ def _forward(function: str, x: Array, axis: int) -> Array:
         return y
     if backend.runs_cuda:
         x = contiguous(backend, x)
-        plan = _select_forward(function, x, y, axis)
-        if plan.kernel:
-            launch(_SOURCE, plan, backend, x, y)
+        plans = _select_forward(function, x, y, axis)
+        if plans[0].kernel:
+            _launch(backend, plans, (x,), y)
             return y
     elif _has_fast_rows(backend, x, axis):
         rows = (-1, x.shape[axis])
@@ -112,9 +115,9 @@ def _backward(function: str, dy: Array, y: Array, axis: int) -> Array:
     soft = function == "softmax"
     if backend.runs_cuda:
         dy, y = contiguous(backend, dy), contiguous(backend, y)
-        plan = _select_backward(function, dy, y, dx, axis)
-        if plan.kernel:
-            launch(_SOURCE, plan, backend, dy, y, dx)
+        plans = _select_backward(function, dy, y, dx, axis)
+        if plans[0].kernel:
+            _launch(backend, plans, (dy, y), dx)
             return dx
     elif _has_fast_rows(backend, y, axis):
         rows = (-1, y.shape[axis])
@@ -122,6 +125,16 @@ def _backward(function: str, dy: Array, y: Array, axis: int) -> Array:
         backward(dy.reshape(rows), y.reshape(rows), dx.reshape(rows))
         return dx
     return (softmax_backward_definition if soft else log_softmax_backward_definition)(dy, y, axis)
+
+
+def _launch(backend: Backend, plans: Plans, read: tuple[Array, ...], written: Array) -> None:
+    *parts, last = plans
+    if not parts:
+        launch(_SOURCE, last, backend, *read, written)
+        return
+    partial = backend.empty((last.grid, 2), np.float32, backend.device_of(written))
+    launch(_SOURCE, parts[0], backend, *read, partial)
+    launch(_SOURCE, last, backend, *read, partial, written)
 
 
 def _has_fast_rows(backend: Backend, x: Array, axis: int) -> bool:
@@ -177,8 +190,8 @@ def log_softmax_backward_definition(dy: Array, y: Array, axis: int = -1) -> Arra
 
 def _check(function: str, x: Array, axis: int) -> int:
     """The axis counted from the front, or an error that says what is wrong."""
-    if c_type(x.dtype) is None and x.dtype.name not in _DTYPES:
-        raise TypeError(f"{function}: x must be floating point, one of {', '.join(_DTYPES)}, got {x.dtype}")
+    if c_type(x.dtype) is None and x.dtype.name not in FLOATS:
+        raise TypeError(f"{function}: x must be floating point, one of {', '.join(FLOATS)}, got {x.dtype}")
     try:
         axis = index(axis)
     except TypeError:
@@ -210,6 +223,7 @@ _IN_REGISTERS = {
     8: ((16, 16, 1), (32, 16, 2), (64, 16, 4), (128, 32, 4), (256, 128, 2), *_BLOCKS),
 }
 _STREAMED = {1: (512, 4), 4: (512, 4), 8: (512, 2)}  # THREADS, PACKS
+_SPLIT = {1: (256, 4), 4: (256, 4), 8: (256, 2)}  # likewise
 _CACHE = 112 << 10  # bytes of shared memory for a row, so that two blocks fit a multiprocessor of sm_90
 _SMALLEST_BLOCK = 128  # threads; kBlock in softmax.cu
 _FEW_COLUMNS = 16  # elements along a strided axis that one thread walks alone
@@ -217,68 +231,63 @@ _ENOUGH_TILES = 1 << 13  # 16-byte columns that keep a device busy; with fewer, 
 
 
 @explained("softmax")
-def _explain_softmax(x: Array, axis: int = -1) -> Plan:
+def _explain_softmax(x: Array, axis: int = -1) -> Plans:
     return _explain_forward("softmax", x, axis)
 
 
 @explained("log_softmax")
-def _explain_log_softmax(x: Array, axis: int = -1) -> Plan:
+def _explain_log_softmax(x: Array, axis: int = -1) -> Plans:
     return _explain_forward("log_softmax", x, axis)
 
 
-def _explain_forward(function: str, x: Array, axis: int) -> Plan:
+def _explain_forward(function: str, x: Array, axis: int) -> Plans:
     backend = backend_of(x)
     axis = _check(function, x, axis)
     if not x.size or not backend.runs_cuda:
-        return definition_plan(_why_no_kernel(backend, x))
+        return Plans.definition(_why_no_kernel(backend, x))
     copied = "" if x.flags.c_contiguous else "x is not C-contiguous and copied first; "
     x = contiguous(backend, x)
-    plan = _select_forward(function, x, backend.empty(x.shape, x.dtype, backend.device_of(x)), axis)
-    return plan._replace(because=copied + plan.because)
+    plans = _select_forward(function, x, backend.empty(x.shape, x.dtype, backend.device_of(x)), axis)
+    return plans.after(copied)
 
 
 @explained("softmax_backward")
-def _explain_softmax_backward(dy: Array, y: Array, axis: int = -1) -> Plan:
+def _explain_softmax_backward(dy: Array, y: Array, axis: int = -1) -> Plans:
     return _explain_backward("softmax", dy, y, axis)
 
 
 @explained("log_softmax_backward")
-def _explain_log_softmax_backward(dy: Array, y: Array, axis: int = -1) -> Plan:
+def _explain_log_softmax_backward(dy: Array, y: Array, axis: int = -1) -> Plans:
     return _explain_backward("log_softmax", dy, y, axis)
 
 
-def _explain_backward(function: str, dy: Array, y: Array, axis: int) -> Plan:
+def _explain_backward(function: str, dy: Array, y: Array, axis: int) -> Plans:
     backend = common_backend(dy, y)
     axis = _check_backward(function, dy, y, axis)
     if not y.size or not backend.runs_cuda:
-        return definition_plan(_why_no_kernel(backend, y))
+        return Plans.definition(_why_no_kernel(backend, y))
     copied = "".join(
         f"{name} is not C-contiguous and copied first; "
         for name, array in (("dy", dy), ("y", y))
         if not array.flags.c_contiguous
     )
     dy, y = contiguous(backend, dy), contiguous(backend, y)
-    plan = _select_backward(function, dy, y, backend.empty(y.shape, y.dtype, backend.device_of(y)), axis)
-    return plan._replace(because=copied + plan.because)
+    plans = _select_backward(function, dy, y, backend.empty(y.shape, y.dtype, backend.device_of(y)), axis)
+    return plans.after(copied)
 
 
 def _why_no_kernel(backend: Backend, x: Array) -> str:
     return no_cuda(backend) if x.size else "the array is empty, nothing is launched"
 
 
-def _select_forward(function: str, x: Array, y: Array, axis: int) -> Plan:
-    agree, shared = same_alignment(x, y), _shared_memory(x)
-    return _select(f"{function}_forward", x.dtype, x.shape, axis, agree, aligned(x, y), shared)
+def _select_forward(function: str, x: Array, y: Array, axis: int) -> Plans:
+    agree, size = same_alignment(x, y), size_of_device(x)
+    return _select(f"{function}_forward", x.dtype, x.shape, axis, agree, aligned(x, y), size)
 
 
-def _select_backward(function: str, dy: Array, y: Array, dx: Array, axis: int) -> Plan:
-    agree, shared = same_alignment(dy, y, dx), _shared_memory(y)
-    return _select(f"{function}_backward", y.dtype, y.shape, axis, agree, aligned(dy, y, dx), shared)
-
-
-def _shared_memory(x: Array) -> int:
-    backend = backend_of(x)
-    return backend.shared_memory(backend.device_of(x))
+def _select_backward(function: str, dy: Array, y: Array, dx: Array, axis: int) -> Plans:
+    agree, size = same_alignment(dy, y, dx), size_of_device(y)
+    return _select(f"{function}_backward", y.dtype, y.shape, axis, agree, aligned(dy, y, dx), size)
 
 
 @lru_cache(maxsize=4096)
@@ -289,24 +298,24 @@ def _select(
     axis: int,
     boundaries_agree: bool,
     all_aligned: bool,
-    shared: int,
-) -> Plan:
+    device: DeviceSize,
+) -> Plans:
     """The kernel for C-contiguous arrays of one shape; a function of plain values, so that it is remembered."""
     ctype = c_type(dtype)
     outer, cols, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
     if ctype is None:
-        return definition_plan(no_kernel_for(dtype))
+        return Plans.definition(no_kernel_for(dtype))
     if cols > _LONGEST:
-        return definition_plan(f"axis {axis} has {cols} elements, the kernels index at most {_LONGEST}")
+        return Plans.definition(f"axis {axis} has {cols} elements, the kernels index at most {_LONGEST}")
     widest = WIDEST_ACCESS // dtype.itemsize
     if inner == 1:
-        return _select_rows(function, ctype, outer, cols, widest, boundaries_agree, shared)
-    return _select_strided(function, ctype, outer, cols, inner, widest, all_aligned)
+        return _select_rows(function, ctype, outer, cols, widest, boundaries_agree, device)
+    return Plans((_select_strided(function, ctype, outer, cols, inner, widest, all_aligned),))
 
 
 def _select_rows(
-    function: str, ctype: str, rows: int, cols: int, widest: int, boundaries_agree: bool, shared: int
-) -> Plan:
+    function: str, ctype: str, rows: int, cols: int, widest: int, boundaries_agree: bool, device: DeviceSize
+) -> Plans:
     scalars = (np.int64(rows), np.int32(cols))
     vector = widest if boundaries_agree and cols > _NARROW[-1][0] else 1
     single = ""
@@ -318,16 +327,26 @@ def _select_rows(
             defines = ("REGISTERS", f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={threads}", f"PACKS={each}")
             per_block = max(1, _SMALLEST_BLOCK // threads)
             because = f"a row of {cols} fits the registers of {threads} threads, one read and one write{single}"
-            return Plan(kernel, defines, blocks(kernel, rows, per_block), threads * per_block, scalars, because)
+            grid = blocks(kernel, rows, per_block)
+            return Plans((Plan(kernel, defines, grid, threads * per_block, scalars, because),))
+    if (cut := parts_of_row(rows, cols, device.multiprocessors)) is not None:
+        parts, chunk = cut
+        threads, each = _SPLIT[vector]
+        defines = ("SPLIT", f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={threads}", f"PACKS={each}")
+        because = f"{rows} rows of {cols} do not fill the device, each is cut into {parts} parts and read twice{single}"
+        kernel = f"{function}_parts" if function.endswith("backward") else "softmax_forward_parts"
+        grid = blocks(kernel, rows * parts, 1)
+        first = Plan(kernel, defines, grid, threads, (*scalars, np.int32(chunk), np.int32(parts)), because)
+        return Plans((first, first._replace(kernel=f"{function}_split", because="puts the parts together")))
     kernel = f"{function}_streamed"
     threads, each = _STREAMED[vector]
     nbytes = cols // vector * WIDEST_ACCESS * (2 if function.endswith("backward") else 1)
-    cached = vector > 1 and nbytes <= min(_CACHE, shared - OWN_SHARED)
+    cached = vector > 1 and nbytes <= min(_CACHE, device.shared - OWN_SHARED)
     defines = ("STREAMED", f"DTYPE={ctype}", f"VECTOR={vector}", f"THREADS={threads}", f"PACKS={each}")
     how = "is kept in shared memory, one read and one write" if cached else "is read twice"
     because = f"a row of {cols} does not fit the registers of a block and {how}{single}"
     plan = Plan(kernel, (*defines, f"CACHED={int(cached)}"), blocks(kernel, rows, 1), threads, scalars, because)
-    return plan._replace(shared=nbytes) if cached else plan
+    return Plans((plan._replace(shared=nbytes) if cached else plan,))
 
 
 _DISAGREE = "the arrays' addresses differ modulo 16"

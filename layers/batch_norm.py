@@ -9,7 +9,7 @@ from .. import kernels
 from ..autograd import Tensor, note_write, op
 from ..autograd.tape import require_arrays
 from ..backend import Array, is_array, is_repeating
-from .real import real
+from .real import not_negative, real
 from .running_norm import RunningNorm, check_running, follow
 
 
@@ -65,7 +65,7 @@ def batch_norm(
     require_arrays("batch_norm", x=x)
     check_running("batch_norm", x, running_mean, running_var)
     momentum = momentum if is_array(momentum) else real("batch_norm", "momentum", momentum)
-    eps = real("batch_norm", "eps", eps)
+    eps = not_negative("batch_norm", "eps", eps)
     if training:
         count = x.size // max(1, x.shape[1]) if x.ndim > 1 else 0
         if count < 2:

@@ -8,6 +8,8 @@ from typing import Any
 from .. import kernels
 from ..autograd import Tensor, is_recording, is_unit, op
 from ..backend import Array, backend_of
+from ..kernels.cross_entropy import classes_of_rows, rows_of_classes
+from ..kernels.scalars import integer
 from .labels import check_class_weight
 from .real import real
 from .reduction import Loss, check_floating, check_reduction, constant, narrowed, quiet, widened
@@ -62,8 +64,11 @@ def cross_entropy(
             )
         if labels.dtype.kind not in "iu":
             raise TypeError(f"cross_entropy: labels must be integers, got {labels.dtype}")
-    rows, owned = _rows(backend.xp, logits)
-    targets = labels if labels.ndim == 1 else labels.reshape(-1) if of_labels else _rows(backend.xp, labels)[0]
+    by_columns = backend.runs_cuda and len(shape) > 2 and logits.flags.c_contiguous  # there is a kernel for that
+    rows, owned = (logits, False) if by_columns else rows_of_classes(backend.xp, logits)
+    targets = labels
+    if not by_columns and len(shape) > 2:
+        targets = labels.reshape(-1) if of_labels else rows_of_classes(backend.xp, labels)[0]
     options: dict[str, Any] = {
         "ignore_index": ignore_index,
         "reduction": reduction,
@@ -91,14 +96,15 @@ def cross_entropy(
             elif not is_unit(dy):
                 kernels.scale_gradient(dx, dy)
         else:
-            again = _rows(backend.xp, logits)[0] if rows is None else rows
-            dx = kernels.cross_entropy_backward(dy.reshape(-1) if each else dy, again, targets, weight, **options)
-        return _columns(backend.xp, dx, shape)
+            again = rows_of_classes(backend.xp, logits)[0] if rows is None else rows
+            slope = dy.reshape(-1) if each and not by_columns else dy
+            dx = kernels.cross_entropy_backward(slope, again, targets, weight, **options)
+        return dx if by_columns else classes_of_rows(backend.xp, dx, shape)
 
     def to_probabilities(dy: Array, out: Array | None) -> Array:
         """``-(1 - ε) weight[c] * log softmax(x)[c]``."""
         log_p = kernels.log_softmax(logits, 1)
-        count = targets.shape[0] if reduction == "mean" else 1
+        count = math.prod((shape[0], *shape[2:])) if reduction == "mean" else 1
         slope = widened(dy.reshape(shape[0], 1, *shape[2:]) if each else dy) * ((label_smoothing - 1.0) / count)
         if weight is not None:
             slope = slope * weight.reshape(-1, *(1,) * (len(shape) - 2))
@@ -107,20 +113,6 @@ def cross_entropy(
 
     y = narrowed(backend, y.reshape(shape[0], *shape[2:]) if each else y, dtype)
     return y, (to_logits,) if of_labels else (to_logits, to_probabilities)
-
-
-def _rows(xp: Any, x: Array) -> tuple[Array, bool]:
-    """``(N, C, d1, …)`` as rows ``(N d1 …, C)``, C-contiguous, and whether they are a copy."""
-    if x.ndim == 2 and x.flags.c_contiguous:
-        return x, False
-    moved = xp.moveaxis(x, 1, -1)
-    copied = not moved.flags.c_contiguous
-    return (xp.ascontiguousarray(moved) if copied else moved).reshape(math.prod(moved.shape[:-1]), x.shape[1]), copied
-
-
-def _columns(xp: Any, rows: Array, shape: tuple[int, ...]) -> Array:
-    """Rows ``(N d1 …, C)`` as ``(N, C, d1, …)``."""
-    return rows if len(shape) == 2 else xp.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
 
 
 class CrossEntropyLoss(Loss):
@@ -140,7 +132,7 @@ class CrossEntropyLoss(Loss):
     ) -> None:
         super().__init__(reduction)
         self.weight = constant(weight)
-        self.ignore_index = ignore_index
+        self.ignore_index = integer("CrossEntropyLoss", "ignore_index", ignore_index)
         self.label_smoothing = real("CrossEntropyLoss", "label_smoothing", label_smoothing)
         self.z_loss = real("CrossEntropyLoss", "z_loss", z_loss)
 

@@ -9,6 +9,7 @@ from .. import kernels
 from ..autograd import op
 from ..autograd.tape import require_arrays
 from ..backend import Array, Generator, as_generator, backend_of
+from ..kernels.dropout_add_norm import check_dropout_add
 from .drop import check_dropping
 from .layer_norm import as_shape, check_affine
 
@@ -40,9 +41,9 @@ def dropout_add_layer_norm(
     Returns:
         ``(y, total)``, both of the shape and dtype of ``x``.
     """
-    dropout = _dropout("dropout_add_layer_norm", x, residual, p, training, rng)
+    dropping = _dropping("dropout_add_layer_norm", x, residual, p, training, rng)
     shape = as_shape("dropout_add_layer_norm", normalized_shape)
-    return _layer_norm(x, residual, weight, bias, shape, eps, dropout)
+    return _layer_norm(x, residual, weight, bias, shape, eps, dropping)
 
 
 def dropout_add_rms_norm(
@@ -63,19 +64,24 @@ def dropout_add_rms_norm(
     Returns:
         ``(y, total)``, both of the shape and dtype of ``x``.
     """
-    dropout = _dropout("dropout_add_rms_norm", x, residual, p, training, rng)
+    dropping = _dropping("dropout_add_rms_norm", x, residual, p, training, rng)
     shape = as_shape("dropout_add_rms_norm", normalized_shape)
-    return _rms_norm(x, residual, weight, shape, eps, dropout)
+    return _rms_norm(x, residual, weight, shape, eps, dropping)
 
 
-def _dropout(name: str, x: Any, residual: Any, p: float, training: bool, rng: Generator | None) -> Any:
-    """What is dropped, or None; the stream moves on only where something is."""
+def _dropping(name: str, x: Any, residual: Any, p: float, training: bool, rng: Generator | None) -> Any:
+    """The probability and the stream, or None where nothing is dropped."""
     require_arrays(name, x=x, residual=residual)
     p = check_dropping(name, x, p)
     rng = as_generator(name, rng)
     if tuple(residual.shape) != tuple(x.shape):
         raise ValueError(f"{name}: residual must have the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}")
-    return kernels.Dropout(p, *rng.reserve(x.size)) if training and p > 0 else None
+    return (p, rng) if training and p > 0 else None
+
+
+def _drawn(dropping: tuple[float, Generator] | None, x: Array) -> kernels.Dropout | None:
+    """What is dropped; the stream moves on. Only called when nothing can be refused any more."""
+    return None if dropping is None else kernels.Dropout(dropping[0], *dropping[1].reserve(x.size))
 
 
 @op
@@ -86,13 +92,16 @@ def _layer_norm(
     bias: Array | None,
     shape: tuple[int, ...],
     eps: float,
-    dropout: Any,
+    dropping: Any,
 ) -> Any:
     check_affine("dropout_add_layer_norm", x, shape, weight=weight, bias=bias)
     before, cols = x.shape, math.prod(shape)
     rows = (*before[: x.ndim - len(shape)], cols)
     w, b = (None if a is None else a.reshape(cols) for a in (weight, bias))
-    y, total, mean, rstd = kernels.dropout_add_layer_norm(x.reshape(rows), residual.reshape(rows), w, b, eps, dropout)
+    x, residual = x.reshape(rows), residual.reshape(rows)
+    eps = check_dropout_add("dropout_add_layer_norm", x, residual, eps, weight=w, bias=b)
+    dropout = _drawn(dropping, x)
+    y, total, mean, rstd = kernels.dropout_add_layer_norm(x, residual, w, b, eps, dropout)
 
     def backward(dy: Array | None, dtotal: Array | None) -> Any:
         dy, dtotal = _gradients(dy, dtotal, total)
@@ -116,13 +125,16 @@ def _rms_norm(
     weight: Array | None,
     shape: tuple[int, ...],
     eps: float | None,
-    dropout: Any,
+    dropping: Any,
 ) -> Any:
     check_affine("dropout_add_rms_norm", x, shape, weight=weight)
     before, cols = x.shape, math.prod(shape)
     rows = (*before[: x.ndim - len(shape)], cols)
     w = None if weight is None else weight.reshape(cols)
-    y, total, rstd = kernels.dropout_add_rms_norm(x.reshape(rows), residual.reshape(rows), w, eps, dropout)
+    x, residual = x.reshape(rows), residual.reshape(rows)
+    eps = check_dropout_add("dropout_add_rms_norm", x, residual, eps, weight=w)
+    dropout = _drawn(dropping, x)
+    y, total, rstd = kernels.dropout_add_rms_norm(x, residual, w, eps, dropout)
 
     def backward(dy: Array | None, dtotal: Array | None) -> Any:
         dy, dtotal = _gradients(dy, dtotal, total)

@@ -10,7 +10,7 @@ from ..backend import Array
 from . import init
 from .lengths import length
 from .module import Module
-from .real import real
+from .real import not_negative
 
 
 @op
@@ -60,7 +60,7 @@ class GroupNorm(Module):
                 f"got num_channels={num_channels}, num_groups={num_groups}"
             )
         self.num_groups, self.num_channels = num_groups, num_channels
-        self.eps = real("GroupNorm", "eps", eps)
+        self.eps = not_negative("GroupNorm", "eps", eps)
         self.weight = Parameter(init.ones((num_channels,))) if affine else None
         self.bias = Parameter(init.zeros((num_channels,))) if affine else None
 

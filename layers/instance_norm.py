@@ -11,7 +11,7 @@ from ..autograd.tape import require_arrays
 from ..backend import Array, is_repeating
 from .batch_norm import batch_norm
 from .group_norm import group_norm
-from .real import real
+from .real import not_negative, real
 from .running_norm import RunningNorm, check_running, follow
 
 
@@ -53,7 +53,7 @@ def instance_norm(
     """
     require_arrays("instance_norm", x=x)
     check_running("instance_norm", x, running_mean, running_var)
-    momentum, eps = real("instance_norm", "momentum", momentum), real("instance_norm", "eps", eps)
+    momentum, eps = real("instance_norm", "momentum", momentum), not_negative("instance_norm", "eps", eps)
     if x.ndim < 3:
         raise ValueError(f"instance_norm: x must have shape (N, C, ...) with positions, got {tuple(x.shape)}")
     if not use_input_stats:

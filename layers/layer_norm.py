@@ -8,9 +8,10 @@ from typing import Any
 from .. import kernels
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array
+from ..kernels.scalars import integer
 from . import init
 from .module import Module
-from .real import real
+from .real import not_negative
 
 
 @op
@@ -75,7 +76,7 @@ class LayerNorm(Module):
         bias: bool = True,
     ) -> None:
         self.normalized_shape = as_shape("LayerNorm", normalized_shape)
-        self.eps = real("LayerNorm", "eps", eps)
+        self.eps = not_negative("LayerNorm", "eps", eps)
         self.weight = Parameter(init.ones(self.normalized_shape)) if elementwise_affine else None
         self.bias = Parameter(init.zeros(self.normalized_shape)) if elementwise_affine and bias else None
 
@@ -90,8 +91,9 @@ class LayerNorm(Module):
 
 def as_shape(function: str, normalized_shape: int | tuple[int, ...]) -> tuple[int, ...]:
     """A normalized_shape as a tuple of positive lengths."""
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
+    given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+    shape = tuple(integer(function, "normalized_shape", n) for n in given)
+    if not shape or min(shape) < 1:
         raise ValueError(f"{function}: normalized_shape must be one or more positive integers, got {normalized_shape}")
     return shape
 

@@ -90,8 +90,7 @@ def linear_activation(
         dropping = None
         if p:
             p, rng = check_dropping("linear_activation", x, p), as_generator("linear_activation", rng)
-            size = math.prod(x.shape[:-1]) * weight.shape[0]
-            dropping = kernels.Dropout(p, *rng.reserve(size)) if training else None
+            dropping = (p, rng) if training else None
         return _with_epilogue(x, weight, bias, residual, form, dropping)
     y = linear(x, weight, bias)
     y = y if activation is None else activation(y)
@@ -101,9 +100,13 @@ def linear_activation(
 
 @op
 def _with_epilogue(
-    x: Array, weight: Array, bias: Any, residual: Any, form: kernels.Activation | None, dropping: kernels.Dropout | None
-) -> Any:
-    """``residual + dropout(f(z))`` with ``z = x weight^T + bias``; all gradients begin with that of ``z``."""
+    x: Array, weight: Array, bias: Any, residual: Any, form: kernels.Activation | None,
+    drop: tuple[float, Generator] | None,
+) -> Any:  # fmt: skip
+    """``residual + dropout(f(z))`` with ``z = x weight^T + bias``; all gradients begin with that of ``z``.
+
+    Dropout is a probability and a stream, which moves on once nothing can be refused any more.
+    """
     _check(x, weight, bias)
     backend = backend_of(x)
     gemm = backend.gemm
@@ -111,6 +114,7 @@ def _with_epilogue(
     rows = x if x.ndim == 2 else x.reshape(count, x.shape[-1])  # (N, in)
     z = gemm(rows, weight.T)  # (N, out), without bias, which the kernel adds
     added = None if residual is None else _rows_of(residual, z, (*shape[:-1], weight.shape[0]))
+    dropping = None if drop is None else kernels.Dropout(drop[0], *drop[1].reserve(z.size))
     f = form or IDENTITY
     over = form is None or (f.by_output and dropping is None and residual is None)  # z is not needed again
     y = kernels.activation_forward(z, f, bias=bias, residual=added, dropout=dropping, out=z if over else None)
@@ -189,8 +193,7 @@ class Linear(Module):
         dropping = None
         try:
             if drop is not None and drop.training and drop.p:
-                size = math.prod(x.shape[:-1]) * self.out_features
-                dropping = kernels.Dropout(drop.p, *drop.rng.reserve(size))
+                dropping = drop.p, drop.rng
             return _with_epilogue(x, self.weight, self.bias, residual, form, dropping)
         except Exception as error:
             extend_path(self, error)

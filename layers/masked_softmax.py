@@ -8,12 +8,16 @@ from .. import kernels
 from ..autograd import op
 from ..autograd.broadcast import unbroadcast
 from ..backend import Array, Generator, as_generator
+from ..kernels.masked_softmax import check_masked
 from .drop import check_dropping
 
 
 @op
-def _masked_softmax(x: Array, mask: Array | None, axis: int, scale: float, p: float, key: int, offset: int) -> Any:
-    options: dict[str, Any] = {"axis": axis, "scale": scale, "p": p, "key": key, "offset": offset}
+def _masked_softmax(x: Array, mask: Array | None, axis: int, scale: float, p: float, rng: Generator) -> Any:
+    options: dict[str, Any] = {"axis": axis, "scale": scale, "p": p}
+    if p:
+        check_masked("masked_softmax", x, mask, **options)  # a call that is refused draws nothing
+        options["key"], options["offset"] = rng.reserve(x.size)
     y = kernels.masked_softmax(x, mask, **options)
 
     def to_x(dy: Array, out: Array | None) -> Array:
@@ -52,6 +56,4 @@ def masked_softmax(
     """
     p = check_dropping("masked_softmax", x, p)
     rng = as_generator("masked_softmax", rng)
-    if not training or p == 0:
-        return _masked_softmax(x, mask, axis, scale, 0.0, 0, 0)
-    return _masked_softmax(x, mask, axis, scale, p, *rng.reserve(x.size))
+    return _masked_softmax(x, mask, axis, scale, p if training else 0.0, rng)

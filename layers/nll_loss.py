@@ -7,6 +7,7 @@ from typing import Any
 from ..autograd import Tensor, op
 from ..backend import Array, backend_of
 from ..kernels.nll import has_kernel, nll, nll_backward
+from ..kernels.scalars import integer
 from .labels import check_class_weight, weigh_labels
 from .reduction import Loss, check_floating, check_reduction, constant, narrowed, widened
 
@@ -35,6 +36,7 @@ def nll_loss(
     """
     check_reduction("nll_loss", reduction)
     check_floating("nll_loss", "log_probabilities", log_probabilities)
+    ignore_index = integer("nll_loss", "ignore_index", ignore_index)
     shape, dtype = log_probabilities.shape, log_probabilities.dtype
     if len(shape) < 2 or labels.shape != (shape[0], *shape[2:]):
         raise ValueError(
@@ -76,7 +78,7 @@ class NLLLoss(Loss):
     def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.weight = constant(weight)
-        self.ignore_index = ignore_index
+        self.ignore_index = integer("NLLLoss", "ignore_index", ignore_index)
 
     def forward(self, log_probabilities: Any, labels: Any) -> Tensor:
         return nll_loss(

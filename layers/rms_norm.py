@@ -11,7 +11,7 @@ from ..backend import Array
 from . import init
 from .layer_norm import as_shape, check_affine
 from .module import Module
-from .real import real
+from .real import not_negative
 
 
 @op
@@ -62,7 +62,7 @@ class RMSNorm(Module):
         self, normalized_shape: int | tuple[int, ...], eps: float | None = None, elementwise_affine: bool = True
     ) -> None:
         self.normalized_shape = as_shape("RMSNorm", normalized_shape)
-        self.eps = None if eps is None else real("RMSNorm", "eps", eps)
+        self.eps = None if eps is None else not_negative("RMSNorm", "eps", eps)
         self.weight = Parameter(init.ones(self.normalized_shape)) if elementwise_affine else None
 
     def forward(self, x: Any) -> Tensor:

@@ -9,7 +9,7 @@ from ..backend import Array
 from . import init
 from .lengths import length
 from .module import Buffer, Module
-from .real import real
+from .real import not_negative, real
 
 
 class RunningNorm(Module):
@@ -36,7 +36,7 @@ class RunningNorm(Module):
     ) -> None:
         name = type(self).__name__
         self.num_features = length(name, "num_features", num_features, self._fewest_features)
-        self.eps = real(name, "eps", eps)
+        self.eps = not_negative(name, "eps", eps)
         self.momentum = None if momentum is None else real(name, "momentum", momentum)
         shape = (self.num_features,)
         self.weight = Parameter(init.ones(shape)) if affine else None

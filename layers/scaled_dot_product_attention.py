@@ -9,13 +9,22 @@ from .. import kernels
 from ..autograd import Tensor, broadcast_to, op, reshape
 from ..autograd.tape import require_arrays
 from ..backend import Array, Generator, as_generator, backend_of
+from ..kernels.attention import check
 from .drop import check_probability
 from .real import real
 
 
 @op
-def attend(q: Array, k: Array, v: Array, bias: Array | None = None, **options: Any) -> Any:
-    """:func:`lamella.kernels.attention` as an operation; its formulas stand there."""
+def attend(
+    q: Array, k: Array, v: Array, bias: Array | None = None, *, rng: Generator | None = None, **options: Any
+) -> Any:
+    """:func:`lamella.kernels.attention` as an operation; its formulas stand there.
+
+    With ``rng`` the place of dropout's masks is drawn here, once nothing can be refused any more.
+    """
+    if rng is not None:
+        check("attention", q, k, v, bias=bias, dropout_key=(0, 0), **options)
+        options["dropout_key"] = rng.reserve(math.prod(q.shape[:3]) * k.shape[2])
     out, lse = kernels.attention(q, k, v, bias=bias, **options, return_lse=True)
     return out, lambda dy: kernels.attention_backward(dy, q, k, v, out, lse, bias=bias, **options)
 
@@ -113,7 +122,7 @@ def scaled_dot_product_attention(
         attn_mask = _as_four(attn_mask, scores)
     options: dict[str, Any] = {"scale": scale, "causal": is_causal}
     if p:
-        options |= {"dropout": p, "dropout_key": rng.reserve(math.prod(shapes[0][:-1]) * shapes[1][-2])}
+        options |= {"dropout": p, "rng": rng}
     bias = None
     if isinstance(attn_mask, Tensor):
         if attn_mask.requires_grad:

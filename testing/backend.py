@@ -26,6 +26,7 @@ from .tensor_map import make_tensor_map
 from .xp import cupy_like, fill_with_garbage
 
 _DEVICE = Device("simulator")
+_MULTIPROCESSORS = 132  # of an H100 or H200
 
 
 class SimulatorBackend(Backend):
@@ -153,6 +154,9 @@ class SimulatorBackend(Backend):
 
     def shared_memory(self, device: Device = _DEVICE) -> int:
         return MOST_SHARED
+
+    def multiprocessors(self, device: Device = _DEVICE) -> int:
+        return _MULTIPROCESSORS
 
     def compute_capability(self, device: Device = _DEVICE) -> int:
         return self.capability

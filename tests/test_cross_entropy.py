@@ -12,6 +12,8 @@ import pytest
 import lamella
 import lamella.layers as L
 from lamella import kernels
+from lamella.backend import backend_for
+from lamella.kernels._launch import DeviceSize
 
 from .kernel_heads import KERNELS, variants
 from .test_softmax import put, take, unit
@@ -116,6 +118,59 @@ def test_large_logits(magnitude, kind, device):
     x[2] = np.random.default_rng(0).standard_normal(40) * 1e4
     x[3, 7] = magnitude * (1 + 1e-6)
     check(x, targets, weight, options | {"z_loss": 0.0}, device)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("cols", "dtype"), [(1, np.float32), (5, ml_dtypes.bfloat16), (37, np.float32)])
+def test_images_are_rows_whose_classes_lie_apart(cols, dtype, kind, reduction, device):
+    rows, targets, weight, options = make(2 * 33, cols, kind, dtype)
+
+    def lay(a):
+        return np.moveaxis(a.reshape(2, 3, 11, cols), -1, 1).copy()
+
+    x = lay(rows)
+    t = lay(targets) if kind == "probabilities" else targets.reshape(2, 3, 11)
+    place = [None if a is None else put(a, device) for a in (x, t, weight)]
+    dx = put(np.full(x.shape, np.nan).astype(dtype), device)
+    y = take(kernels.cross_entropy(*place, **options, reduction=reduction, dlogits=dx), device)
+    by_rows = [None if a is None else put(a, device) for a in (rows, targets, weight)]
+    drows = put(np.zeros_like(rows), device)
+    expected = take(kernels.cross_entropy(*by_rows, **options, reduction=reduction, dlogits=drows), device)
+    lamella.testing.assert_close(y.reshape(-1), expected.reshape(-1), rtol=2e-6, atol=2e-6)
+    if reduction == "none":
+        assert y.shape == (2, 3, 11)
+        losses, _, _ = reference64(rows, targets, weight, **options)
+        lamella.testing.assert_close(y.reshape(-1), losses, rtol=5e-6, atol=2e-6)
+    tolerance = {"rtol": 2 * unit(dtype), "atol": 2 * unit(dtype) * (0.02 if reduction == "mean" else 1)}
+    lamella.testing.assert_close(take(dx, device), lay(take(drows, device)), **tolerance)
+    dy = np.random.default_rng(1).uniform(1, 2, y.shape).astype(np.float32)
+    anew = kernels.cross_entropy_backward(put(dy, device), *place, **options, reduction=reduction)
+    scaled = take(dx, device).astype(np.float32) * (dy[:, None] if reduction == "none" else dy)
+    tolerance["rtol"] *= 2
+    tolerance["atol"] *= 2
+    lamella.testing.assert_close(take(anew, device).astype(np.float32), scaled, **tolerance)
+    if device.kind == "simulator":
+        launched = backend_for(device).launches
+        assert launched["cross_entropy_columns"] == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_long_rows_are_cut_into_parts(kind, device):
+    x, targets, weight, options = make(2, (1 << 15) + 1, kind, np.float32)
+    place = [None if a is None else put(a, device) for a in (x, targets, weight)]
+    dx = put(np.full_like(x, np.nan), device)
+    losses = take(kernels.cross_entropy(*place, **options, reduction="none", dlogits=dx), device)
+    expected, gradient, size = reference64(x, targets, weight, **options)
+    lamella.testing.assert_close(losses, expected, rtol=3e-6)
+    lamella.testing.assert_close(take(dx, device), gradient, rtol=0, atol=3e-7 * size)
+    again = take(kernels.cross_entropy(*place, **options, reduction="none", dlogits=place[0]), device)
+    np.testing.assert_array_equal(again, losses)
+    np.testing.assert_array_equal(take(place[0], device), take(dx, device))
+    if device.kind == "simulator":
+        assert backend_for(device).launches == {"cross_entropy_parts": 2, "cross_entropy_split": 2}
+        said = kernels.explain("cross_entropy", *place, **options)
+        assert "2 rows of 32769 do not fill the device, each is cut into 8 parts and read once" in said
 
 
 def test_small_losses_keep_their_digits(device):
@@ -281,6 +336,24 @@ def test_a_step_is_one_node_and_few_launches_and_nothing_waits():
         assert sim.synchronizations == 0
 
 
+def test_images_are_not_copied():
+    with lamella.testing.simulator() as sim:
+        x = lamella.tensor(np.zeros((2, 7, 4, 5), np.float32), device="simulator", requires_grad=True)
+        labels = put(np.zeros((2, 4, 5), np.int64), "simulator")
+        sim.reset()
+        L.cross_entropy(x, labels).backward()
+        names = ("cross_entropy_divisor", "cross_entropy_columns", "cross_entropy_total")
+        assert {name: count for name, count in sim.launches.items() if "cross" in name} == dict.fromkeys(names, 1)
+        assert not {"moveaxis", "ascontiguousarray"} & set(sim.operations)
+        assert x.grad.shape == x.shape
+        assert x.grad.flags.c_contiguous
+        channels_last = lamella.Tensor(x.data.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2), requires_grad=True)
+        sim.reset()
+        L.cross_entropy(channels_last, labels).backward()
+        assert sim.launches["cross_entropy_rows"] == 1, "the classes lie beside each other already"
+        assert "ascontiguousarray" not in sim.operations
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("weighted", [True, False])
 def test_nll_loss_after_log_softmax_is_cross_entropy(weighted, reduction, device):
@@ -364,7 +437,7 @@ def test_errors_name_argument_rule_and_value(device):
 
 
 def test_explain_says_what_runs(device):
-    x, labels = put(np.zeros((4, 50257), np.float32), device), put(np.zeros(4, np.int64), device)
+    x, labels = put(np.zeros((4, 32767), np.float32), device), put(np.zeros(4, np.int64), device)
     said = kernels.explain("cross_entropy", x, labels)
     if device.kind == "cpu":
         assert said == "plain array definition: the cpu backend runs no CUDA kernels"
@@ -384,13 +457,20 @@ def test_explain_says_what_runs(device):
 
 def test_every_variant_that_can_be_chosen_is_compiled_and_every_compiled_one_chosen():
     chosen = {("SMALL", f"DTYPE={name}", "THREADS=512") for name in ("float", "half", "bfloat16")}
+    size = DeviceSize(227 << 10, 132)
     for kind in ("LABELS", "SMOOTHED", "PROBABILITIES"):
         for dtype in map(np.dtype, DTYPES[:3]):
+            for shape in ((2, 16, 9), (2, 17, 9), (2, 40000, 2)):
+                (plan,) = module._select_kernel(kind, dtype, shape, True, True, size)
+                assert plan.kernel == "cross_entropy_columns"
+                chosen.add(plan.defines)
             for cols in (1, 32, 33, 100, 513, 1024, 1025, 2052, 4100, 8192, 9000, 20000, 60000, 1 << 20):
                 for agree in (True, False):
                     for gradient in (True, False):
-                        plan = module._select_kernel(kind, dtype, (5, cols), agree, gradient, 227 << 10)
-                        chosen.add(plan.defines)
+                        plans = module._select_kernel(kind, dtype, (5, cols, 1), agree, gradient, size)
+                        assert len(plans) == (2 if cols >= 1 << 15 else 1)
+                        (plan,) = module._select_kernel(kind, dtype, (100, cols, 1), agree, gradient, size)
+                        chosen |= {plan.defines, plans[0].defines}
                         macros = dict(define.split("=") for define in plan.defines if "=" in define)
                         vector, threads, packs = (int(macros[name]) for name in ("VECTOR", "THREADS", "PACKS"))
                         assert plan.defines[0] == "STREAMED" or cols // vector <= threads * packs
@@ -399,6 +479,7 @@ def test_every_variant_that_can_be_chosen_is_compiled_and_every_compiled_one_cho
     assert chosen == {variant.defines for variant in variants(KERNELS / "cross_entropy.cu")}
     # a row is kept only where the device has the memory, that which the kernel declares itself included
     for shared, cached in ((227 << 10, 1), (48 << 10, 0), (100608, 0)):
-        plan = module._select_kernel("LABELS", np.dtype(np.float16), (5, 50304), True, True, shared)
+        size = DeviceSize(shared, 132)
+        (plan,) = module._select_kernel("LABELS", np.dtype(np.float16), (100, 50304, 1), True, True, size)
         assert f"CACHED={cached}" in plan.defines
         assert plan.shared == cached * 100608

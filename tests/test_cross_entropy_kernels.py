@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -24,31 +23,39 @@ SOURCE = KERNELS / "cross_entropy.cu"
 def run_variant(text: str, defines: tuple[str, ...], seeds=(0,)) -> None:
     """Run a variant's kernels on awkward shapes and judge the numbers; the simulator judges by a KernelError."""
     macros = dict(define.partition("=")[::2] for define in defines)
-    dtype, threads = _DTYPES[macros["DTYPE"]], int(macros["THREADS"])
+    dtype, threads = _DTYPES[macros["DTYPE"]], int(macros.get("THREADS", 128))
     if "SMALL" in macros:
         _judge_small(text, defines, dtype, threads, seeds)
         return
     vector, packs = int(macros["VECTOR"]), int(macros["PACKS"])
+    if "COLUMNS" in macros:
+        step = int(macros["DEPTH"]) * packs
+        for number, cols in enumerate((1, 2 * step + 3, step)):
+            _judge_rows(text, defines, macros, dtype, 2 * (int(macros["WIDTH"]) // 2 + 3), cols, 0, number, seeds)
+        return
     per_block, capacity = max(1, 128 // threads), threads * packs * vector
     cases = [(1, 0), (capacity, 0), (capacity - 1, 1), (capacity // 2 + 1, 1)]
     if "STREAMED" in macros:
         cases = [(1, 0), (2 * capacity + 3, 1), (2 * capacity + 3, 0)]
+    if "SPLIT" in macros:
+        cases = [(1, 0), (2 * capacity + 17, 1), (98, 0)]
     for number, (cols, offset) in enumerate(cases):
         if cols:
             _judge_rows(text, defines, macros, dtype, per_block + 5, cols, offset, number, seeds)
 
 
 def _judge_rows(text, defines, macros, dtype, rows, cols, offset, number, seeds):
-    threads = int(macros["THREADS"])
-    per_block, block = max(1, 128 // threads), max(threads, 128)
+    threads = int(macros.get("THREADS", 1))
+    geometry = _geometry(macros, rows, cols, threads * int(macros["PACKS"]) * int(macros["VECTOR"]))
     rng = np.random.default_rng((rows, cols))
     x = rng.standard_normal((rows, cols)) * 3
     smoothing = 0.0 if "LABELS" in macros else 0.2
     z_loss = 0.0 if number % 2 else 0.25
     weight = None if number % 2 else rng.uniform(0.5, 2, cols).astype(np.float32)
     if "PROBABILITIES" in macros:
-        targets = _place(rng.uniform(0, 1, (rows, cols)) / cols * 2, dtype, offset)
+        targets = rng.uniform(0, 1, (rows, cols)) / cols * 2
         targets[1, 0] = 0
+        targets = _place(targets, dtype, offset)
     else:
         targets = rng.integers(0, cols, rows)
         targets[0], targets[1], targets[2] = cols - 1, -100, cols
@@ -63,7 +70,6 @@ def _judge_rows(text, defines, macros, dtype, rows, cols, offset, number, seeds)
     losses, dx = np.full(rows, np.nan, np.float32), _place(np.full((rows, cols), np.nan), dtype, offset)
     divisor, dy = np.array([4.0], np.float32), rng.uniform(0.5, 2, rows).astype(np.float32)
     faults = np.zeros(3, np.int64)
-    grid = (-(-rows // per_block),)
     shared = -(-cols // int(macros["VECTOR"])) * 16 if macros.get("CACHED") == "1" else 0
     tail = (np.int64(-100), np.float32(smoothing), np.float32(z_loss), np.int64(6))
 
@@ -72,11 +78,20 @@ def _judge_rows(text, defines, macros, dtype, rows, cols, offset, number, seeds)
     plain, _, plain_dx = kernels.cross_entropy_definition(np.array(x), np.array(targets), weight, options)
     wrong = targets == cols if targets.ndim == 1 else np.zeros(rows, bool)
     expected[wrong], gradient[wrong] = np.nan, np.nan
+
+    def run(given, upstream, found, out, seeds):
+        """Whichever layout the variant takes: rows in, rows out."""
+        inner = rows // 2 if "COLUMNS" in macros else 1
+        place = {id(a): _laid(a, inner, offset) for a in (given, targets, out) if a is not None and a.ndim == 2}
+        x, t, dx = (a if a is None else place.get(id(a), a) for a in (given, targets, out))
+        arrays = (x, t, weight, divisor if found is losses else None, upstream, found, dx, faults)
+        _run(text, defines, geometry, arrays, (np.int64(upstream is not None), *tail), seeds, shared)
+        if out is not None:
+            out[...] = _as_rows(dx, inner)
+
     for upstream, out in ((dy, dx), (None, x)):
-        scalars = (np.int64(rows), np.int32(cols), np.int64(upstream is not None), *tail)
-        arrays = (x, targets, weight, divisor, upstream, losses, out, faults)
         losses[...] = np.nan
-        _launch(text, "cross_entropy_rows", defines, grid, block, (*arrays, *scalars), seeds, shared)
+        run(x, upstream, losses, out, seeds)
         largest = abs(expected[np.isfinite(expected)]).max(initial=1)
         _agree(losses, expected, plain, 4 * unit(np.float32) * largest)
         factor = (np.ones(rows) if upstream is None else upstream)[:, None] / 4
@@ -85,16 +100,50 @@ def _judge_rows(text, defines, macros, dtype, rows, cols, offset, number, seeds)
         if targets.ndim == 1:
             assert faults.tolist() == [6, cols, cols]
     x[...] = 0  # without a gradient, and without losses
-    arrays = (x, targets, weight, None, None, losses, None, faults)
-    _launch(text, "cross_entropy_rows", defines, grid, block, (*arrays, *scalars), seeds[:1], shared)
+    run(x, None, losses, None, seeds[:1])
     counted = np.isfinite(losses) & ~(targets == -100 if targets.ndim == 1 else wrong)
     assert counted.sum() >= 2
     expected = reference64(x, _in_range(targets, cols), weight, -100, smoothing, z_loss)[0]
     np.testing.assert_allclose(losses[counted], expected[counted], rtol=1e-5, atol=1e-6)
     losses[...] = 7
-    arrays = (x, targets, weight, None, None, None, dx, faults)
-    _launch(text, "cross_entropy_rows", defines, grid, block, (*arrays, *scalars), seeds[:1], shared)
+    run(x, None, None, dx, seeds[:1])
     assert (losses == 7).all()
+
+
+def _geometry(macros, rows, cols, capacity):
+    """Grid, block and the scalars that say how an array of this shape lies under them."""
+    if "COLUMNS" in macros:
+        width, depth = int(macros["WIDTH"]), int(macros["DEPTH"])
+        return (-(-rows // width),), width * depth, (np.int64(2), np.int32(cols), np.int64(rows // 2))
+    threads, sizes = int(macros["THREADS"]), (np.int64(rows), np.int32(cols))
+    per_block = max(1, 128 // threads)
+    if "SPLIT" not in macros:
+        return (-(-rows // per_block),), max(threads, 128), sizes
+    chunk = capacity + 5 if cols > capacity else 3
+    parts = -(-cols // chunk)
+    return (rows * parts,), threads, (*sizes, np.int32(chunk), np.int32(parts))
+
+
+def _run(text, defines, geometry, arrays, numbers, seeds, shared):
+    grid, block, sizes = geometry
+    name = "cross_entropy_columns" if "COLUMNS" in defines else "cross_entropy_rows"
+    if "SPLIT" in defines:
+        name, partial = "cross_entropy_split", np.full((*grid, 5), np.nan, np.float32)
+        given = (*arrays[:3], partial, *sizes, *numbers[1:3])
+        _launch(text, "cross_entropy_parts", defines, grid, block, given, seeds)
+        arrays = (*arrays, partial)
+    _launch(text, name, defines, grid, block, (*arrays, *sizes, *numbers), seeds, shared)
+
+
+def _laid(rows, inner, offset):
+    """Rows ``(2 inner, C)`` as ``(2, C, inner)``; rows themselves for an ``inner`` of 1."""
+    if inner == 1:
+        return rows
+    return _place(rows.reshape(2, inner, -1).transpose(0, 2, 1), rows.dtype.type, offset)
+
+
+def _as_rows(laid, inner):
+    return laid if inner == 1 else laid.transpose(0, 2, 1).reshape(2 * inner, -1)
 
 
 def _in_range(targets, cols):
@@ -194,6 +243,11 @@ _SMALL = (  # enough to reach every line; blocks smaller than any that is launch
     "REGISTERS PROBABILITIES DTYPE=float VECTOR=4 THREADS=128 PACKS=1",
     "STREAMED LABELS DTYPE=half VECTOR=8 THREADS=128 PACKS=2 CACHED=1",
     "STREAMED SMOOTHED DTYPE=float VECTOR=4 THREADS=128 PACKS=1 CACHED=0",
+    "SPLIT LABELS DTYPE=half VECTOR=8 THREADS=128 PACKS=1",
+    "SPLIT SMOOTHED DTYPE=float VECTOR=4 THREADS=128 PACKS=1",
+    "COLUMNS SMOOTHED DTYPE=float VECTOR=1 WIDTH=8 DEPTH=4 PACKS=2",
+    "COLUMNS PROBABILITIES DTYPE=float VECTOR=1 WIDTH=8 DEPTH=1 PACKS=2",
+    "COLUMNS LABELS DTYPE=half VECTOR=1 WIDTH=8 DEPTH=4 PACKS=2",
     "SMALL DTYPE=float THREADS=64",
     "SMALL DTYPE=half THREADS=512",
 )
@@ -202,7 +256,9 @@ _SMALL = (  # enough to reach every line; blocks smaller than any that is launch
 def judge(broken: Path, number: int) -> None:
     """Run the variants that see line ``number`` of a changed file; an exception says that a change was noticed."""
     lines = broken.read_text(encoding="utf-8").splitlines()
-    boundary = next(i for i, line in enumerate(lines, 1) if re.match(r"#else  // SMALL", line))
+    marks = ("#else  // SPLIT", "#else  // COLUMNS", "#else  // SMALL")
+    split, columns, small = (next(i for i, line in enumerate(lines, 1) if line.startswith(mark)) for mark in marks)
+    only = "SMALL" if number > small else "COLUMNS" if number > columns else "SPLIT" if number > split else ""
     for defines in _SMALL:
-        if defines.startswith("SMALL") == (number > boundary):
+        if defines.startswith(only) and (only or not defines.startswith("SMALL")):
             run_variant(read_source(broken), tuple(defines.split()), seeds=(0, 1))

@@ -149,10 +149,10 @@ def test_max_norm_without_gradients_is_norm_zero_and_a_wrong_one_is_refused() ->
 
 def test_explain_says_how_or_why_not() -> None:
     x = np.ones(8, "float32")
-    assert "runs no CUDA kernels" in kernels.explain("gradient_norm", x)
+    assert "runs no CUDA kernels" in kernels.explain("gradient_norm", [x])
     with lamella.testing.simulator() as sim:
         on = sim.from_numpy(x)
-        assert "partial sums of 2 arrays, one launch each" in kernels.explain("gradient_norm", on, on)
-        assert "no kernel for float64" in kernels.explain("gradient_norm", on, sim.from_numpy(np.ones(3)))
-        assert "not contiguous" in kernels.explain("gradient_norm", on[::2])
-        assert "several devices" in kernels.explain("gradient_norm", on, x)
+        assert "partial sums of 2 arrays, one launch each" in kernels.explain("gradient_norm", [on, on])
+        assert "no kernel for float64" in kernels.explain("gradient_norm", [on, sim.from_numpy(np.ones(3))])
+        assert "not contiguous" in kernels.explain("gradient_norm", [on[::2]])
+        assert "several devices" in kernels.explain("gradient_norm", [on, x])

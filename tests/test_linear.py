@@ -63,7 +63,7 @@ def test_numpy_integers_are_lengths() -> None:
         (lambda: L.Linear(1, 1, rng=0), TypeError, r"Linear: rng must be a lamella.Generator or None, got 0"),
         (lambda: L.Linear(3, 2)(np.ones((4, 5), np.float32)), ValueError, r"got \(4, 5\) and \(2, 3\)"),
         (lambda: L.Linear(3, 2)(np.ones((4, 3))), TypeError, "one dtype, got float64 and float32; cast with .astype"),
-        (lambda: L.linear([[1.0]], np.ones((1, 1), np.float32)), TypeError, "argument 1 must be a tensor or an array"),
+        (lambda: L.linear([[1.0]], np.ones((1, 1), np.float32)), TypeError, "x must be a tensor or an array"),
     ],
 )
 def test_bad_input_is_refused_with_its_name_and_value(make, error, message) -> None:

@@ -211,6 +211,39 @@ def test_derivatives_agree_with_central_differences(call: Any, device: Device) -
     gradcheck(call, *on(device, normal(2, 3, 4), normal(3, 4, seed=1), normal(3, 4, seed=2)))
 
 
+_IMAGES, _ROWS = np.ones((2, 6, 3, 3), np.float32), np.ones((2, 6), np.float32)
+_WITH_EPS: dict[str, Any] = {
+    "layer_norm": lambda eps: L.layer_norm(_ROWS, 6, eps=eps),
+    "rms_norm": lambda eps: L.rms_norm(_ROWS, 6, eps=eps),
+    "group_norm": lambda eps: L.group_norm(_IMAGES, 2, eps=eps),
+    "instance_norm": lambda eps: L.instance_norm(_IMAGES, eps=eps),
+    "batch_norm": lambda eps: L.batch_norm(_IMAGES, None, None, training=True, eps=eps),
+    "dropout_add_layer_norm": lambda eps: L.dropout_add_layer_norm(_ROWS, _ROWS, 6, eps=eps),
+    "dropout_add_rms_norm": lambda eps: L.dropout_add_rms_norm(_ROWS, _ROWS, 6, eps=eps),
+    "LayerNorm": lambda eps: L.LayerNorm(6, eps=eps),
+    "RMSNorm": lambda eps: L.RMSNorm(6, eps=eps),
+    "GroupNorm": lambda eps: L.GroupNorm(2, 6, eps=eps),
+    "InstanceNorm2d": lambda eps: L.InstanceNorm2d(6, eps=eps),
+    "BatchNorm2d": lambda eps: L.BatchNorm2d(6, eps=eps),
+}
+
+
+@pytest.mark.parametrize("name", _WITH_EPS)
+def test_eps_is_a_finite_number_that_is_not_negative(name: str) -> None:
+    call = _WITH_EPS[name]
+    with pytest.raises(ValueError, match=f"{name}: eps must be finite and not negative, got -0.001"):
+        call(-1e-3)
+    with pytest.raises(ValueError, match=f"{name}: eps must be finite and not negative, got inf"):
+        call(float("inf"))
+    with pytest.raises(ValueError, match=f"{name}: eps must be a number, got nan"):
+        call(float("nan"))
+    for wrong in ("a", True):
+        with pytest.raises(TypeError, match=f"{name}: eps must be a number, got {wrong!r}"):
+            call(wrong)
+    call(np.float32(1e-3))
+    call(1)
+
+
 def test_rms_norm_without_eps_takes_the_machine_epsilon() -> None:
     """An input of all 1e-4 gives 0.278 with float32's epsilon and 0.0995 with 1e-6."""
     x = np.full((1, 8), 1e-4, np.float32)

@@ -12,6 +12,8 @@ import pytest
 import lamella
 from lamella import kernels
 from lamella.backend import backend_for
+from lamella.kernels._launch import DeviceSize
+from lamella.kernels._split_rows import parts_of_row
 
 from .kernel_heads import KERNELS, variants
 
@@ -214,7 +216,7 @@ def test_the_cuda_branch_launches_its_kernels(shape, axis, variant, device):
     assert launches == dict.fromkeys(names, 1)
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((2, 50), 1), ((1, 17000), 1), ((50, 2), 0)])
+@pytest.mark.parametrize(("shape", "axis"), [((2, 50), 1), ((1, 17000), 1), ((1, 40000), 1), ((50, 2), 0)])
 def test_kernels_may_work_in_place(shape, axis, device):
     backend = backend_for(device)
     if not backend.runs_cuda:
@@ -223,22 +225,68 @@ def test_kernels_may_work_in_place(shape, axis, device):
     host, dy = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
     x = put(host, device)
     expected = take(kernels.softmax(x, axis), device)
-    module.launch(module._SOURCE, module._select_forward("softmax", x, x, axis), backend, x, x)
+    module._launch(backend, module._select_forward("softmax", x, x, axis), (x,), x)
     np.testing.assert_array_equal(take(x, device), expected)
     expected = take(kernels.softmax_backward(put(dy, device), x, axis), device)
     for target in ("dy", "y"):
         arrays = {"dy": put(dy, device), "y": put(take(x, device), device)}
         arrays["dx"] = arrays[target]
-        plan = module._select_backward("softmax", *arrays.values(), axis)
-        module.launch(module._SOURCE, plan, backend, *arrays.values())
+        plans = module._select_backward("softmax", *arrays.values(), axis)
+        module._launch(backend, plans, (arrays["dy"], arrays["y"]), arrays["dx"])
         np.testing.assert_array_equal(take(arrays["dx"], device), expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
-@pytest.mark.parametrize("cols", [100_003, 1_000_000])
+@pytest.mark.parametrize("cols", [50_257, 100_003, 1_000_000])
 def test_very_long_rows(cols, dtype, device):
     check((2, cols), -1, dtype, device)
+    check_log((2, cols), -1, dtype, device)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=lambda dtype: np.dtype(dtype).name)
+def test_few_long_rows_are_cut_into_parts(dtype, device):
+    cols = 1 << 15
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((3, cols)) * 3).astype(dtype)
+    x[1] = -np.inf
+    x[2, 20_000] = np.nan
+    y, log_y = (take(function(put(x, device)), device) for function in (kernels.softmax, kernels.log_softmax))
+    lamella.testing.assert_close(y[0], softmax64(x[:1])[0], rtol=8 * unit(dtype), atol=1e-7)
+    lamella.testing.assert_close(log_y[0], log_softmax64(x[:1])[0][0], rtol=8 * unit(dtype))
+    assert not y[1].any()
+    assert (log_y[1] == -np.inf).all()
+    assert np.isnan(y[2]).all()
+    assert np.isnan(log_y[2]).all()
+    dy = rng.standard_normal(cols).astype(dtype)
+    dx = take(kernels.softmax_backward(put(dy[None], device), put(y[:1], device)), device)
+    lamella.testing.assert_close(dx, backward64(dy[None], y[:1])[0], rtol=8 * unit(dtype), atol=1e-6)
+    dx = take(kernels.log_softmax_backward(put(dy[None], device), put(log_y[:1], device)), device)
+    lamella.testing.assert_close(dx, log_backward64(dy[None], log_y[:1])[0], rtol=8 * unit(dtype), atol=1e-6)
+    if device.kind == "simulator":
+        names = [f"{name}_{way}" for name in ("softmax", "log_softmax") for way in ("forward", "backward")]
+        expected = dict.fromkeys((f"{name}_split" for name in names), 1)
+        expected |= {"softmax_forward_parts": 2, "softmax_backward_parts": 1, "log_softmax_backward_parts": 1}
+        assert backend_for(device).launches == expected
+        said = kernels.explain("softmax", put(x, device))
+        assert "3 rows of 32768 do not fill the device, each is cut into 8 parts" in said
+        assert "; then softmax_forward_split [SPLIT DTYPE" in said
+        assert "_split" not in kernels.explain("softmax", put(np.zeros((3, 32767), dtype), device))
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 2, 68, 132])
+@pytest.mark.parametrize("cols", [32767, 32768, 50257, 131072, 1_000_000, 2**30])
+def test_parts_cover_a_row_and_fill_the_device(cols, multiprocessors):
+    for rows in (1, 2, 3, 34, 66, 67):
+        cut = parts_of_row(rows, cols, multiprocessors)
+        assert (cut is None) == (cols < 32768 or 2 * rows > multiprocessors)
+        if cut is not None:
+            parts, chunk = cut
+            assert (parts - 1) * chunk < cols <= parts * chunk
+            assert 1 < parts <= 256
+            assert chunk >= 4096
+            assert chunk % 64 == 0, "parts begin on the boundaries that their row begins on"
+            assert parts * rows >= min(1.5 * multiprocessors, 0.9 * rows * min(cols // 4096, 256))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
@@ -404,7 +452,7 @@ def test_explain_lists_what_it_knows():
         kernels.explain("sofmax", np.zeros(3))
 
 
-MOST = 227 << 10  # bytes of shared memory of a block on sm_90
+MOST = DeviceSize(227 << 10, 132)  # of a large device
 
 
 def plans():
@@ -414,13 +462,14 @@ def plans():
         for dtype in map(np.dtype, DTYPES[:3]):
             for cols in (*lengths, 1_000_000):
                 for agree in (True, False):
+                    yield module._select(function, dtype, (100, cols), 1, agree, agree, MOST)
                     yield module._select(function, dtype, (5, cols), 1, agree, agree, MOST)
                 for inner in (2, 64, 1 << 18):
                     yield module._select(function, dtype, (3, cols, inner), 1, True, True, MOST)
 
 
 def test_every_variant_that_can_be_chosen_is_compiled_and_every_compiled_one_chosen():
-    chosen = {plan.defines for plan in plans()}
+    chosen = {plan.defines for chosen in plans() for plan in chosen}
     declared = {variant.defines for variant in variants(KERNELS / "softmax.cu")}
     assert chosen == declared
 
@@ -428,7 +477,7 @@ def test_every_variant_that_can_be_chosen_is_compiled_and_every_compiled_one_cho
 def test_a_row_fits_the_variant_that_is_chosen_for_it():
     for dtype in map(np.dtype, DTYPES[:3]):
         for cols in range(1, 17000):
-            plan = module._select("softmax_forward", dtype, (5, cols), 1, True, True, MOST)
+            (plan,) = module._select("softmax_forward", dtype, (5, cols), 1, True, True, MOST)
             macros = dict(define.split("=") for define in plan.defines if "=" in define)
             vector, threads, packs = (int(macros[name]) for name in ("VECTOR", "THREADS", "PACKS"))
             if plan.kernel == "softmax_forward_registers":
@@ -437,8 +486,9 @@ def test_a_row_fits_the_variant_that_is_chosen_for_it():
 
 
 def test_a_row_is_kept_only_where_the_device_has_the_memory():
-    for shared, cached in ((MOST, 1), (48 << 10, 0), (80000, 0)):  # what the kernel declares itself has to fit, too
-        plan = module._select("softmax_forward", np.dtype(np.float32), (5, 20000), 1, True, True, shared)
+    for shared, cached in ((MOST.shared, 1), (48 << 10, 0), (80000, 0)):  # what the kernel declares has to fit, too
+        size = DeviceSize(shared, 132)
+        (plan,) = module._select("softmax_forward", np.dtype(np.float32), (5, 20000), 1, True, True, size)
         assert f"CACHED={cached}" in plan.defines
         assert plan.shared == cached * 80000
 
@@ -464,7 +514,7 @@ def test_a_strided_axis_off_a_16_byte_boundary_takes_single_elements_and_is_righ
 
 
 def test_an_axis_beyond_the_kernels_index_takes_the_definition():
-    plan = module._select("softmax_forward", np.dtype(np.float32), (1, 2**30 + 1), 1, True, True, MOST)
+    (plan,) = module._select("softmax_forward", np.dtype(np.float32), (1, 2**30 + 1), 1, True, True, MOST)
     assert not plan.kernel
     assert "has 1073741825 elements, the kernels index at most 1073741824" in str(plan)
 

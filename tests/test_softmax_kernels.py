@@ -35,6 +35,13 @@ def run_variant(text: str, defines: tuple[str, ...], seeds=(0,)) -> None:
         vector, threads, packs = (int(macros[name]) for name in ("VECTOR", "THREADS", "PACKS"))
         block = max(threads, 128)
         per_block, capacity = block // threads, threads * packs * vector
+        if "SPLIT" in macros:
+            cases = ((1, 1, 0), (2 * capacity + 17, capacity + 5, 1), (98, 3, 0))  # columns, in a part, offset
+            for cols, chunk, offset in cases:
+                parts = -(-cols // chunk)
+                launch = ((7 * parts,), (block,), (np.int64(7), np.int32(cols), np.int32(chunk), np.int32(parts)))
+                _judge(text, "split", defines, launch, (7, cols), dtype, offset, seeds)
+            return
         streamed = "STREAMED" in macros
         for cols in (1, 2 * capacity + 3 if streamed else capacity, capacity - 1, capacity // 2 + 1):
             rows = per_block + 7
@@ -67,20 +74,29 @@ def _judge(text, kind, defines, launch, shape, dtype, offset, seeds):
         slices[-1] -= dtype(20)
         slices[-2, -1] = np.inf
     y = _place(np.full(shape, np.nan), dtype, offset)
-    _launch(text, f"softmax_forward_{kind}", grid, block, (x, y, *scalars), defines, seeds)
+    partial = np.full((grid[0], 2), np.nan, np.float32)
+
+    def run(name, seeds, *arrays):
+        if kind == "split":
+            parts = "softmax_forward_parts" if name.endswith("forward") else f"{name}_parts"
+            _launch(text, parts, grid, block, (*arrays[:-1], partial, *scalars), defines, seeds)
+            arrays = (*arrays[:-1], partial, arrays[-1])
+        _launch(text, f"{name}_{kind}", grid, block, (*arrays, *scalars), defines, seeds)
+
+    run("softmax_forward", seeds, x, y)
     _agree(y, softmax64(x, 1), kernels.softmax_definition(np.array(x), 1), unit(dtype))
-    _launch(text, f"log_softmax_forward_{kind}", grid, block, (x, y, *scalars), defines, seeds[:1])
+    run("log_softmax_forward", seeds[:1], x, y)
     expected, size = log_softmax64(x, 1)
     _agree(y, expected, kernels.log_softmax_definition(np.array(x), 1), unit(dtype) * size)
 
     y = _place(softmax64(rng.standard_normal(shape) * 2, 1), dtype, offset)
     dy, dx = _place(rng.standard_normal(shape) + 1, dtype, offset), _place(np.full(shape, np.nan), dtype, offset)
-    _launch(text, f"softmax_backward_{kind}", grid, block, (dy, y, dx, *scalars), defines, seeds)
+    run("softmax_backward", seeds, dy, y, dx)
     expected, size = backward64(dy, y, 1)
     _agree(dx, expected, kernels.softmax_backward_definition(np.array(dy), np.array(y), 1), unit(dtype) * size)
 
     y[...] = log_softmax64(rng.standard_normal(shape) * 2, 1)[0].astype(dtype)
-    _launch(text, f"log_softmax_backward_{kind}", grid, block, (dy, y, dx, *scalars), defines, seeds[:1])
+    run("log_softmax_backward", seeds[:1], dy, y, dx)
     expected, size = log_backward64(dy, y, 1)
     _agree(dx, expected, kernels.log_softmax_backward_definition(np.array(dy), np.array(y), 1), unit(dtype) * size)
 
@@ -135,6 +151,8 @@ _SMALL = (  # enough to reach every line; blocks smaller than any that is launch
     "REGISTERS DTYPE=half VECTOR=8 THREADS=128 PACKS=2",
     "STREAMED DTYPE=float VECTOR=4 THREADS=128 PACKS=2 CACHED=0",
     "STREAMED DTYPE=half VECTOR=8 THREADS=128 PACKS=2 CACHED=1",
+    "SPLIT DTYPE=float VECTOR=4 THREADS=128 PACKS=2",
+    "SPLIT DTYPE=half VECTOR=8 THREADS=128 PACKS=1",
     "STRIDED DTYPE=float VECTOR=1 WIDTH=8 DEPTH=4 PACKS=2",
     "STRIDED DTYPE=float VECTOR=4 WIDTH=8 DEPTH=1 PACKS=2",
 )
@@ -142,7 +160,7 @@ _SMALL = (  # enough to reach every line; blocks smaller than any that is launch
 
 def sections(lines: list[str]) -> list[set[str]]:
     """For each line the variants whose macro lets the compiler see it."""
-    everything = {"REGISTERS", "STREAMED", "STRIDED"}
+    everything = {"REGISTERS", "STREAMED", "SPLIT", "STRIDED"}
     inside, result = [everything], []
     for line in lines:
         if line.startswith("#if"):

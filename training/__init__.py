@@ -5,16 +5,18 @@ if not __name__.startswith("lamella."):
 
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
+from .augment import cutout, normalize, random_crop, random_flip, random_shift
 from .calibration import Calibration, calibration
 from .callbacks import Callback, TrainingState
 from .checkpoint import load, load_metadata, save
 from .clipping import clip_grad_norm, clip_grad_value
 from .cross_validation import CrossValidation, cross_validate
 from .data import batches
-from .datasets import digits
+from .datasets import FASHION_CLASSES, digits, fashion_mnist, mnist5k
 from .early_stopping import EarlyStopping
 from .groups import ParameterGroup
 from .history import History
+from .idx import read_idx
 from .loop import evaluate, fit
 from .metrics import accuracy, confusion_matrix, format_confusion_matrix, top_k_accuracy
 from .normalized import NormalizedGradientDescent
@@ -39,6 +41,7 @@ from .sgd import SGD
 from .splits import KFold, StratifiedKFold, split, train_validation_test_split
 
 __all__ = [
+    "FASHION_CLASSES",
     "SGD",
     "Adagrad",
     "Adam",
@@ -66,12 +69,14 @@ __all__ = [
     "cosine",
     "cosine_restarts",
     "cross_validate",
+    "cutout",
     "decay_at_steps",
     "decay_by_step",
     "digits",
     "evaluate",
     "exponential",
     "f1_score",
+    "fashion_mnist",
     "fit",
     "format_confusion_matrix",
     "load",
@@ -79,10 +84,16 @@ __all__ = [
     "load_metadata",
     "mean_absolute_error",
     "mean_squared_error",
+    "mnist5k",
+    "normalize",
     "one_cycle",
     "polynomial",
     "precision_score",
     "r2_score",
+    "random_crop",
+    "random_flip",
+    "random_shift",
+    "read_idx",
     "recall_score",
     "save",
     "save_checkpoint",

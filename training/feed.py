@@ -8,7 +8,7 @@ from typing import Any
 from ..autograd import Tensor
 from ..backend import Array, Generator, is_array
 from ..layers.lengths import length
-from .data import examples, number_of_batches, on_device
+from .data import Augment, augmented, examples, number_of_batches, on_device
 
 Batch = tuple[Tensor, Tensor]
 
@@ -20,6 +20,7 @@ class ArrayFeed:
         caller: whom messages name.
         arrays: whose first axis counts the examples.
         batch_size: examples in a batch; the last may have fewer.
+        augment: changes each batch of the first array, ``augment(x, rng)``; needs a generator in :meth:`start`.
     Attributes:
         steps: batches in an epoch.
         kept_bytes: 0, because no batch has to be kept.
@@ -27,9 +28,13 @@ class ArrayFeed:
 
     kept_bytes = 0
 
-    def __init__(self, caller: str, arrays: tuple[Any, ...], batch_size: int) -> None:
+    def __init__(
+        self, caller: str, arrays: tuple[Any, ...], batch_size: int, augment: Augment | None = None
+    ) -> None:
         self.arrays, self.length = examples(caller, arrays)
         self.size = batch_size
+        self._caller, self._augment = caller, augment
+        self._changes = Generator(0)  # a stream of its own for each batch is split from it
         self.steps = number_of_batches(self.length, batch_size)
         self._order: Any = None
         self._orders: dict[Any, Array] = {}  # the order, moved once to each device that needs it
@@ -38,8 +43,16 @@ class ArrayFeed:
         """Draw the epoch's order; None keeps that of the arrays."""
         self._order = None if rng is None else rng.permutation(self.length)
         self._orders = {}
+        if self._augment is not None and rng is not None:
+            self._changes = rng.spawn()
 
     def __getitem__(self, i: int) -> tuple[Tensor, ...]:
+        batch = self._batch(i)
+        if self._augment is None:
+            return batch
+        return augmented(self._caller, self._augment, batch, self._changes.split(i))
+
+    def _batch(self, i: int) -> tuple[Tensor, ...]:
         chunk = slice(i * self.size, min((i + 1) * self.size, self.length))
         if self._order is None:
             return tuple(Tensor(array[chunk]) for array in self.arrays)
@@ -99,11 +112,19 @@ class IterableFeed:
         self._kept, self.kept_bytes = {}, 0
 
 
-def feed(caller: str, name: str, data: Any, batch_size: int) -> ArrayFeed | IterableFeed:
+def feed(
+    caller: str, name: str, data: Any, batch_size: int, augment: Augment | None = None
+) -> ArrayFeed | IterableFeed:
     """The batches of ``data``: a pair of arrays or tensors, an iterable of pairs, or a function that gives one."""
     batch_size = length(caller, "batch_size", batch_size, 1)
+    if augment is not None and not callable(augment):
+        raise TypeError(f"{caller}: augment must be a function augment(x, rng), got {augment!r}")
     if is_pair(data):
-        return ArrayFeed(caller, tuple(data), batch_size)
+        return ArrayFeed(caller, tuple(data), batch_size, augment)
+    if augment is not None:
+        raise ValueError(
+            f"{caller}: augment needs {name} to be a pair (x, y) of arrays; change batches where you make them"
+        )
     listed = isinstance(data, (tuple, list))
     if (
         isinstance(data, (Tensor, str, bytes, Mapping))

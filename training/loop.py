@@ -12,6 +12,7 @@ from ..backend import Generator, as_generator
 from ..layers import Module
 from ..layers.lengths import length
 from .callbacks import Callback, TrainingState
+from .data import Augment
 from .feed import ArrayFeed, feed
 from .history import History
 from .losses import EpochLosses
@@ -40,6 +41,7 @@ def fit(
     rng: Generator | None = None,
     schedule: Callable[[int], float] | None = None,
     clip_norm: float | None = None,
+    augment: Augment | None = None,
     callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] = (),
     history: History | None = None,
     progress: bool = True,
@@ -73,6 +75,9 @@ def fit(
         schedule: the learning rate of a step, counted from 0 over all epochs of this run: ``schedule(step)``. Groups
             of the optimizer keep the ratios of their rates.
         clip_norm: the greatest norm of the gradient, as in :func:`clip_grad_norm`.
+        augment: changes the x of each batch that is learned from: ``augment(x, rng)`` gives another of that length,
+            such as ``lambda x, rng: random_flip(x, rng=rng)``. Its generator belongs to the batch, so an interrupted
+            run draws the same again. Not for data that come in batches.
         callbacks: each is called after each epoch, the model in evaluation mode; True ends the training. Functions of
             a :class:`TrainingState`, or :class:`Callback` s such as :class:`EarlyStopping`.
         history: to append to. Ctrl-C is not caught: what was reached then stands in the history that you gave, and the
@@ -98,7 +103,7 @@ def fit(
         raise TypeError(f"fit: optimizer must be an Optimizer, such as Adam(model.parameters()), got {optimizer!r}")
     epochs, rng = length("fit", "epochs", epochs, 1), as_generator("fit", rng)
     every = None if every is None else length("fit", "every", every, 1)
-    source = feed("fit", "data", data, batch_size)
+    source = feed("fit", "data", data, batch_size, augment)
     judges = None if validation is None else feed("fit", "validation", validation, batch_size)
     if judges is not None and judges.steps == 0:
         raise ValueError("fit: validation must hold at least one example, got none")
