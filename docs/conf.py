@@ -22,6 +22,7 @@ include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**", "
 exclude_patterns = ["docs/_build", ".venv", "build", "dist"]
 html_theme, html_title = "furo", f"lamella {release}"
 html_copy_source = False
+html_static_path, html_css_files = ["static"], ["wide.css"]
 nitpicky = True
 
 autosummary_generate = False  # docs/pages.py makes the pages
@@ -31,12 +32,19 @@ autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+napoleon_attr_annotations = False
+nitpick_ignore = [("py:class", "collections.abc.Callable"), ("py:class", "lamella.layers.summary.Row")]
 myst_heading_anchors = 3
 
 
 def setup(app: Any) -> None:
     pages.write()
+    app.connect("autodoc-process-docstring", one_a_line, priority=400)  # before napoleon's 500
     app.connect("build-finished", write_entrance)
+
+
+def one_a_line(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = pages.one_a_line(lines)
 
 
 def write_entrance(app: Any, exception: Exception | None) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import lamella
+
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ROOT / "docs/generated"
 LECTURES = ROOT / "examples/lectures"
@@ -33,20 +35,17 @@ ROOMS = {
 class Part(NamedTuple):
     """The public names of one room that stand in one file."""
 
-    title: str
-    about: str  # the rest of the file's docstring
+    about: str  # the file's docstring
     names: list[str]
 
 
 # -- the reference -------------------------------------------------------------------------------------------------
 def public_names(room: ModuleType) -> list[str]:
-    """What a room offers, without its submodules, and without what is explained under ``lamella``."""
-    names = [name for name in room.__all__ if not inspect.ismodule(getattr(room, name))]
-    if room.__name__ == "lamella.backend":
-        import lamella
-
-        return [name for name in names if name not in lamella.__all__]
-    return [name for name in names if name != "__version__"]
+    """What a room offers, without its submodules, and without what ``lamella`` offers too and is explained there."""
+    names = [name for name in room.__all__ if not inspect.ismodule(getattr(room, name)) and name != "__version__"]
+    if room is lamella:
+        return names
+    return [name for name in names if getattr(lamella, name, None) is not getattr(room, name)]
 
 
 def submodules(room: ModuleType) -> list[ModuleType]:
@@ -69,8 +68,7 @@ def parts(room: ModuleType) -> dict[str, Part]:
         home = getattr(source, "__module__", room.__name__)
         module = import_module(home if home.startswith("lamella") else room.__name__)
         if home not in found:
-            title, _, about = inspect.cleandoc(module.__doc__ or "").partition("\n")
-            found[home] = Part(title.rstrip("."), about.strip(), [])
+            found[home] = Part(inspect.cleandoc(module.__doc__ or ""), [])
         found[home].names.append(name)
     return dict(sorted(found.items()))
 
@@ -94,8 +92,10 @@ def reference() -> dict[str, str]:
         room, stem = import_module(name), name.removeprefix("lamella.")
         entries, table = [], []
         for home, part in parts(room).items() if hasattr(room, "__all__") else ():
-            entries.append(f"{stem}/{home.rpartition('.')[2]}")
-            body = [heading(part.title), f".. currentmodule:: {name}\n", part.about, ""]
+            file = home.rpartition(".")[2]
+            entries.append(f"{stem}/{file}")
+            title = file.strip("_").replace("_", " ").capitalize()
+            body = [heading(title), f".. currentmodule:: {name}\n", *one_a_line(part.about.splitlines()), ""]
             pages[f"{entries[-1]}.rst"] = "\n".join(body + [directive(room, each) for each in part.names])
             table += [f"   {each}" for each in part.names]
         for module in submodules(room):
@@ -103,7 +103,8 @@ def reference() -> dict[str, str]:
             entries.append(f"{stem}/{short}")
             title = f"``{module.__name__}``"
             pages[f"{entries[-1]}.rst"] = f"{heading(title)}\n.. automodule:: {module.__name__}\n   :members:\n"
-        body = [heading(f"``{name}``"), f"{about.replace('`', '``').capitalize()}.\n", f".. currentmodule:: {name}\n"]
+        about = about[0].upper() + about[1:].replace("`", "``")
+        body = [heading(f"``{name}``"), f"{about}.\n", f".. py:module:: {name}\n"]
         if table:
             body += [".. autosummary::", "", *table, ""]
         body += [".. toctree::", "   :hidden:" if table else "", "", *(f"   {entry}" for entry in entries), ""]
@@ -113,23 +114,58 @@ def reference() -> dict[str, str]:
     return {f"reference/{path}": text for path, text in pages.items()}
 
 
+# -- docstrings as Sphinx wants them --------------------------------------------------------------------------------
+_SECTION = re.compile(r"^(\s*)(Args|Attributes|Raises):$")
+_SECOND = re.compile(r"^(\s+)([\w*, ]+: \S.*?[.;]) ((?:[a-z][a-z_0-9]*(?:, [a-z][a-z_0-9]*)*|[A-Z]\w*Error): \S.*)$")
+_SEVERAL = re.compile(r"^(\s+)([a-z]\w*(?:, [a-z]\w*)+): (.*)$")
+
+
+def one_a_line(docstring: list[str]) -> list[str]:
+    """A docstring with one argument or error on each line, and its source as a paragraph.
+
+    We write ``a: this. b: that.`` where both are short; Sphinx takes that for one entry.
+    """
+    lines: list[str] = []
+    section, indent, source = "", 0, False
+    for line in docstring:
+        depth = len(line) - len(line.lstrip())
+        if found := _SECTION.match(line):
+            section, indent, source = found[2], depth, False
+        elif line.lstrip().startswith("Source: "):
+            section, indent, source = "", depth, True
+            lines.append("")
+        elif source and depth > indent:
+            line = " " * indent + line.lstrip()
+        elif line.strip() and depth <= indent:
+            section, source = "", False
+        if section and (found := _SECOND.match(line)) and depth == indent + 4:
+            lines += one_a_line([" " * indent + f"{section}:", *(found[1] + part for part in found.group(2, 3))])[1:]
+        elif section == "Attributes" and (found := _SEVERAL.match(line)) and depth == indent + 4:
+            lines += [f"{found[1]}{name}: {found[3]}" for name in found[2].split(", ")]
+        else:
+            lines.append(line)
+    return lines
+
+
 # -- the lectures --------------------------------------------------------------------------------------------------
 def lectures() -> dict[str, str]:
     """A page for each lecture that the table in ``examples/lectures/README.md`` lists, in Markdown."""
     table = (LECTURES / "README.md").read_text(encoding="utf-8")
     pages = {}
     for number, title, stem in re.findall(r"^\| (\d+) (.*?) \| \[\w+\]\((\w+)\.py\) \|$", table, re.MULTILINE):
-        claims = ast.get_docstring(ast.parse((LECTURES / f"{stem}.py").read_text(encoding="utf-8")))
+        script = ast.parse((LECTURES / f"{stem}.py").read_text(encoding="utf-8"))
+        claims, first = ast.get_docstring(script), script.body[1].lineno
         text = [f"# {number}. {title}", "", claims, ""]
         if (PICTURES / f"{stem}.png").is_file():
             text += [f"![What the script draws]({stem}.png)", ""]
         else:
-            text += ["No picture here: it is drawn by `make lectures`, which did not run before these pages were made.", ""]
+            text += ["The picture is missing: `make lectures` draws it, and had not run when this page was made.", ""]
         text += [
             f"`python examples/lectures/{stem}.py` prints the numbers and draws the picture; the claims are tested in "
             f"`tests/lectures/test_{stem}.py`.",
             "",
             f"```{{literalinclude}} ../../../examples/lectures/{stem}.py",
+            f":lines: {first}-",
             "```",
             "",
         ]
@@ -137,6 +173,7 @@ def lectures() -> dict[str, str]:
     return pages
 
 
+# -- writing -------------------------------------------------------------------------------------------------------
 def write() -> None:
     """Write all pages anew; what has not changed keeps its time, so that Sphinx does not read it again."""
     pages = reference() | lectures()
