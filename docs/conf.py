@@ -40,7 +40,17 @@ myst_heading_anchors = 3
 def setup(app: Any) -> None:
     pages.write()
     app.connect("autodoc-process-docstring", one_a_line, priority=400)  # before napoleon's 500
+    app.connect("missing-reference", in_root)
     app.connect("build-finished", write_entrance)
+
+
+def in_root(app: Any, env: Any, node: Any, words: Any) -> Any:
+    """A name that a room shares with ``lamella`` is explained there."""
+    if node.get("refdomain") != "py":
+        return None
+    name = f"lamella.{node['reftarget'].rpartition('.')[2]}"
+    domain = env.domains.python_domain
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], name, node, words)
 
 
 def one_a_line(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:

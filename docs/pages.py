@@ -87,14 +87,17 @@ def heading(title: str, line: str = "=") -> str:
 def reference() -> dict[str, str]:
     """The pages of the reference by file name, in reStructuredText."""
     pages = {}
-    overview = [heading("Reference"), ".. toctree::", "   :maxdepth: 2", ""]
+    stems = {name: name.removeprefix("lamella.") for name in ROOMS}
+    overview = [heading("Reference"), *(f"- :doc:`{stems[name]}`: {ROOMS[name].replace('`', '``')}" for name in ROOMS)]
+    overview += ["", ".. toctree::", "   :hidden:", "", *(f"   {stem}" for stem in stems.values()), ""]
     for name, about in ROOMS.items():
-        room, stem = import_module(name), name.removeprefix("lamella.")
+        room, stem = import_module(name), stems[name]
         entries, table = [], []
         for home, part in parts(room).items() if hasattr(room, "__all__") else ():
             file = home.rpartition(".")[2]
             entries.append(f"{stem}/{file}")
-            title = file.strip("_").replace("_", " ").capitalize()
+            same = [each for each in part.names if each.lower() == file.replace("_", "")]
+            title = min(same, default=file.strip("_").replace("_", " ").capitalize())  # "GPT" before "gpt"
             body = [heading(title), f".. currentmodule:: {name}\n", *one_a_line(part.about.splitlines()), ""]
             pages[f"{entries[-1]}.rst"] = "\n".join(body + [directive(room, each) for each in part.names])
             table += [f"   {each}" for each in part.names]
@@ -109,8 +112,7 @@ def reference() -> dict[str, str]:
             body += [".. autosummary::", "", *table, ""]
         body += [".. toctree::", "   :hidden:" if table else "", "", *(f"   {entry}" for entry in entries), ""]
         pages[f"{stem}.rst"] = "\n".join(body)
-        overview.append(f"   {stem}")
-    pages["index.rst"] = "\n".join([*overview, ""])
+    pages["index.rst"] = "\n".join(overview)
     return {f"reference/{path}": text for path, text in pages.items()}
 
 
