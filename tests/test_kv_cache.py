@@ -63,6 +63,23 @@ def test_reorder_takes_rows_several_times_or_not_at_all(device: Device) -> None:
     np.testing.assert_array_equal(to_numpy(k), np.concatenate([keys[rows], more], axis=2))
 
 
+def test_after_truncate_other_tokens_follow(device: Device) -> None:
+    to_numpy = backend_for(device).to_numpy
+    keys, others = normal(2, 1, 5, 3), normal(2, 1, 2, 3, seed=1)
+    cache = L.KVCache(8)
+    cache.truncate(0)
+    kept = cache.layer(0).self_attn
+    kept.append(on(device, keys), on(device, keys))
+    cache.layer(0).multihead_attn.append(on(device, keys), on(device, keys))
+    cache.truncate(2)
+    assert cache.length == 2
+    kept.append(on(device, others), on(device, others))
+    np.testing.assert_array_equal(to_numpy(kept.values), np.concatenate([keys[:, :, :2], others], axis=2))
+    assert cache.layer(0).multihead_attn.length == 5  # of the source, which is as it was
+    with pytest.raises(ValueError, match=r"truncate: places must be at most 4, which are kept, got 5"):
+        cache.truncate(5)
+
+
 def test_it_names_what_is_wrong() -> None:
     kept, new = L.KeyValues(), normal(2, 3, 1, 4)
     with pytest.raises(ValueError, match=r"keys and values must have shape \(N, h, T, d\), got \(2, 3, 1, 4\), \(2, 3"):

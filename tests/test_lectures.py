@@ -22,10 +22,12 @@ matplotlib.use("Agg")  # no windows
 SMALL: dict[str, dict[str, Any]] = {
     "activations": {"examples": 100, "epochs": 1, "depth": 2},
     "backpropagation": {"steps": 10},
+    "depth": {"deepest": 5, "depth": 3, "widths": (2, 8)},
     "gradient_descent": {"steps": 5, "rates": 2},
     "initialisation": {"depth": 3, "examples": 10, "epochs": 1},
     "linear_models": {"steps": 2},
     "nonlinearity": {"epochs": 2, "seeds": 1},
+    "universal_approximation": {"bumps": (5, 10), "widths": (2,), "seeds": 1, "steps": 2},
     "attention": {"steps": 2, "queries": 5},
     "convolution": {"steps": 2, "epochs": 1},
     "double_descent": {"seeds": 2, "n": (20, 20), "widths": (10, 20, 30), "units": (2, 5), "steps": 2},
