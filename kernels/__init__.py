@@ -26,7 +26,7 @@ from .masked_softmax import masked_softmax, masked_softmax_backward
 from .max_pool import max_pool, max_pool_backward, max_pool_indices
 from .optimizer_step import adam_step, sgd_step, step_pieces
 from .random_bits import random_bits_kernel
-from .reduce import reduce, reduce_definition
+from .reduce import reduce, reduce_definition, sum_rows
 from .resample import resample, resample_backward
 from .rms_norm import rms_norm, rms_norm_backward, rms_norm_backward_definition, rms_norm_definition
 from .rotary import rotary, rotary_definition, rotary_table
@@ -114,4 +114,5 @@ __all__ = [
     "softmax_backward_definition",
     "softmax_definition",
     "step_pieces",
+    "sum_rows",
 ]

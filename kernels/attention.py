@@ -127,7 +127,12 @@ def attention_backward(
         dbias = attention_numpy.backward(dy, q, k, v, out, lse, options, *found)
     elif attention_cuda.backward_plan(backend, q, k, v, options).kernel:
         found = list(grads or (_like(backend, a, a.shape[3]) for a in (q, k, v)))
-        dbias = attention_cuda.backward(backend, dy, q, k, v, out, lse, options, *found)
+        widths = attention_hopper.BACKWARD_WIDTHS
+        if backend.uses_hopper and attention_hopper.why_not(backend, q, k, v, options, widths) is None:
+            attention_hopper.backward(backend, dy, q, k, v, out, lse, options, *found)
+            dbias = None
+        else:
+            dbias = attention_cuda.backward(backend, dy, q, k, v, out, lse, options, *found)
     else:
         *found, dbias = attention_backward_definition(backend, dy, q, k, v, out, lse, options)
         for place, array in zip(grads or (), found, strict=False):
@@ -192,16 +197,21 @@ def _explain(q: Array, k: Array, v: Array, *, return_lse: bool = False, **option
         return plan
     why_not = attention_hopper.why_not(backend, q, k, v, given)
     if why_not is None:
-        return attention_hopper.forward_plan(q, given)
+        return attention_hopper.forward_plan(q, k, given)
     return plan._replace(because=f"{plan.because}; not attention_hopper_forward: {why_not}")
 
 
 @explained("attention_backward")
 def _explain_backward(dy: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, **options: Any) -> Plan:
     backend = common_backend(dy, q, k, v, out, lse)
-    return attention_cuda.backward_plan(
-        backend, q, k, v, check("attention_backward", q, k, v, **{**_DEFAULTS, **options})
-    )
+    given = check("attention_backward", q, k, v, **{**_DEFAULTS, **options})
+    plan = attention_cuda.backward_plan(backend, q, k, v, given)
+    if not plan.kernel:
+        return plan
+    why_not = attention_hopper.why_not(backend, q, k, v, given, attention_hopper.BACKWARD_WIDTHS)
+    if why_not is None:
+        return attention_hopper.backward_plan(q, k, given)
+    return plan._replace(because=f"{plan.because}; not attention_hopper_backward: {why_not}")
 
 
 # -- the options, checked --------------------------------------------------------------------------------------------

@@ -1,19 +1,25 @@
-// attention_hopper_forward: what attention_forward of attention.cu computes, by the instructions of compute capability 9.0:
-//   one warpgroup copies tiles (TMA), GROUPS others multiply (wgmma), and mbarriers hand the buffers to and fro.
+// attention_hopper_forward, attention_hopper_backward_queries, _backward_keys: what the kernels of attention.cu compute, by the
+//   instructions of compute capability 9.0: one warpgroup copies tiles (TMA), GROUPS others multiply (wgmma), and mbarriers
+//   hand the buffers to and fro.
+// attention_hopper_statistics: for the derivative lse in powers of two and delta[i] = sum_d dy[i, d] out[i, d].
 //
-// q, out: (batch, heads, queries, WIDTH); k, v: (batch, heads / group, keys, WIDTH); DTYPE in {half, bfloat16}. q, k and v
-// come as tensor maps, of boxes 1 x 1 x 64 x 64 for q and 1 x 1 x COLS x 64 for k and v, so that no tile reaches into
-// another head; out has any strides but for the last axis, rows beginning at multiples of 4 bytes. A block has GROUPS * 64
-// queries of one head and takes COLS keys at a time, the last ones first.
+// q, out, dy, dq: (batch, heads, queries, WIDTH); k, v, dk, dv: (batch, heads / group, keys, WIDTH); DTYPE in {half,
+// bfloat16}. q, k, v and dy come as tensor maps, of boxes of 64 columns and of 64 rows, or of COLS where they are streamed
+// through the buffers, of one head, so that no tile reaches into another. Results have any strides but for the last axis,
+// rows beginning at multiples of 4 bytes, for the statistics of 16. A block has GROUPS * 64 rows of one head and takes COLS
+// rows of the other side at a time.
 // Query i sees the keys j < min(i + shift, lengths[batch]). What is hidden adds exactly nothing, whatever it holds; a
-// query that sees nothing gives 0 and lse = -inf. A length beyond 0 … keys is noted in `faults`.
-// A row's largest score and sum are kept in float32 and rescaled with each tile; while the tensor cores multiply the
-// weights of one tile with its values, and the scores of the next, the exponentials of that next one are not waited for.
-// Has not run on hardware yet.
+// query that sees nothing gives 0, lse = -inf and no gradient. A length beyond 0 … keys is noted in `faults`.
+// A row's largest score and sum are kept in float32 and rescaled with each tile. Forward, the tensor cores multiply the
+// weights of one tile with its values while the exponentials of the next are computed; backward, one warpgroup computes
+// while another multiplies. Nothing is added atomically, so results repeat bit for bit. Has not run on hardware yet.
 // Source: Shah et al. 2024, arXiv 2407.08608 (warp specialisation, scores of the next tile ahead of the values of this one).
 //
 // architectures: 90a
 // compile: FORWARD DTYPE=half|bfloat16 WIDTH,COLS,GROUPS,STAGES=64,128,2,4|128,128,2,2|256,80,2,2 -> 168 registers, 0 spills
+// compile: BACKWARD_QUERIES DTYPE=half|bfloat16 WIDTH,COLS,GROUPS,STAGES=64,64,2,4|128,64,2,2 -> 168 registers, 0 spills
+// compile: BACKWARD_KEYS DTYPE=half|bfloat16 WIDTH,COLS,GROUPS,STAGES=64,64,2,4|128,64,2,2 -> 168 registers, 0 spills
+// compile: STATISTICS DTYPE=half|bfloat16 WIDTH=64|128 -> 40 registers, 0 spills
 #include "hopper_compat.cuh"
 #include "fault.cuh"
 
@@ -22,13 +28,17 @@ using T = DTYPE;
 struct RowStrides { long long batch, head, row; };  // in elements
 
 struct Problem {
-  RowStrides out;
+  RowStrides out, dy, dq, dk, dv;
   int batch, heads, group, queries, keys;
-  int shift;  // query i sees keys j < i + shift; -queries … keys
+  int shift;   // query i sees keys j < i + shift; -queries … keys
+  int padded;  // queries of one head in the statistics
   float scale;
 };
 
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+#ifndef STATISTICS
+
 constexpr int kGroupRows = 64, kGroupThreads = 128, kRows = GROUPS * kGroupRows;
 constexpr int kThreads = (GROUPS + 1) * kGroupThreads;
 constexpr int kPanels = WIDTH / 64;       // of 64 columns, 128 bytes: what one tile copy brings
@@ -89,10 +99,16 @@ __device__ inline void load_panels(unsigned char* to, const TensorMap* map, mbar
   for (int panel = 0; panel < kPanels; ++panel) tma_load_4d(to + panel * rows * kRowBytes, map, b, panel * 64, row, head, batch);
 }
 
-__device__ inline void load_tile(const Buffers& buffers, int n, const TensorMap* map, int row, int head, int batch) {
+// Tile n: COLS rows, and `more` bytes that the caller copies.
+__device__ inline void load_tile(const Buffers& buffers, int n, const TensorMap* map, int row, int head, int batch, int more = 0) {
   buffers.wait_until_empty(n);
-  mbarrier_arrive_expect_tx(buffers.full + n % STAGES, kTileBytes);
+  mbarrier_arrive_expect_tx(buffers.full + n % STAGES, kTileBytes + more);
   load_panels(buffers.tile(n), map, buffers.full + n % STAGES, COLS, row, head, batch);
+}
+
+// The rows of all warpgroups from `row` on.
+__device__ inline void load_groups(unsigned char* to, const TensorMap* map, mbarrier* b, int row, int head, int batch) {
+  for (int g = 0; g < GROUPS; ++g) load_panels(to + g * kGroupBytes, map, b, kGroupRows, row + g * kGroupRows, head, batch);
 }
 
 // ---- products of a warpgroup ----------------------------------------------------------------------------------------
@@ -193,6 +209,19 @@ __device__ inline void take_not_finite(float (&o)[kOuts], unsigned (&p)[COLS / 1
   any_multiplier(false);
 }
 
+// A thread's two rows of a result, from `row` on.
+__device__ inline void store_rows(T* to, const RowStrides& strides, int batch, int head, int row, int rows, const float (&values)[kOuts],
+                                  const float (&scale)[2]) {
+  to += batch * strides.batch + head * strides.head;
+#pragma unroll
+  for (int i = 0; i < kOuts; i += 2) {
+    const int at = row + i / 2 % 2 * 8;
+    if (at < rows)
+      *reinterpret_cast<unsigned*>(to + at * strides.row + wgmma_column(threadIdx.x, i)) =
+          pack2<T>(values[i] * scale[i / 2 % 2], values[i + 1] * scale[i / 2 % 2]);
+  }
+}
+
 // ---- forward --------------------------------------------------------------------------------------------------------
 
 #ifdef FORWARD
@@ -273,8 +302,7 @@ attention_hopper_forward(T* out, float* lse, const long long* lengths, long long
     setmaxnreg_dec<kCopying>();
     if (threadIdx.x % kGroupThreads == 0 && count > 0) {
       mbarrier_arrive_expect_tx(full_q, GROUPS * kGroupBytes);
-      for (int g = 0; g < GROUPS; ++g)
-        load_panels(tiles_q + g * kGroupBytes, &map_q, full_q, kGroupRows, first + g * kGroupRows, head, batch);
+      load_groups(tiles_q, &map_q, full_q, first, head, batch);
       for (int n = 0; n < count; ++n) {
         load_tile(keys, n, &map_k, (count - 1 - n) * COLS, key_head, batch);
         load_tile(values, n, &map_v, (count - 1 - n) * COLS, key_head, batch);
@@ -340,20 +368,250 @@ attention_hopper_forward(T* out, float* lse, const long long* lengths, long long
       wgmma_wait<0>();
     }
 
+    float share[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const float total = warp_sum<4>(rows.sum[h]);
-      const int query = row + 8 * h;
-      if (query >= p.queries) continue;
-      const float share = total == 0.f ? 0.f : 1.f / total;
-      if (threadIdx.x % 4 == 0)
-        lse[((long long)batch * p.heads + head) * p.queries + query] = total == 0.f ? -INFINITY : (rows.largest[h] + log2f(total)) * kLn2;
-      T* const to = out + batch * p.out.batch + head * p.out.head + query * p.out.row;
-#pragma unroll
-      for (int i = 0; i < kOuts; i += 4)
-        *reinterpret_cast<unsigned*>(to + wgmma_column(threadIdx.x, i)) = pack2<T>(o[i + 2 * h] * share, o[i + 2 * h + 1] * share);
+      share[h] = total == 0.f ? 0.f : 1.f / total;
+      if (threadIdx.x % 4 == 0 && row + 8 * h < p.queries)
+        lse[((long long)batch * p.heads + head) * p.queries + row + 8 * h] =
+            total == 0.f ? -INFINITY : (rows.largest[h] + log2f(total)) * kLn2;
     }
+    store_rows(out, p.out, batch, head, row, p.queries, o, share);
   }
 }
 
 #endif  // FORWARD
+
+// ---- backward: P is computed again from lse, dS = P (dP - delta) with dP = dy v^T -------------------------------------
+// Both kernels keep two tiles, a and b, and stream two others, x and y: s = a x^T, dp = b y^T.
+
+#if defined(BACKWARD_QUERIES) || defined(BACKWARD_KEYS)
+
+struct Streams {
+  Buffers x, y;
+  mbarrier* full;  // a and b
+
+  __device__ Streams(unsigned char* tiles, mbarrier* barriers)
+      : x{tiles, barriers, barriers + STAGES},
+        y{tiles + STAGES * kTileBytes, barriers + 2 * STAGES, barriers + 3 * STAGES},
+        full(barriers + 4 * STAGES) {}
+
+  __device__ void prepare() const {
+    x.prepare();
+    y.prepare();
+    mbarrier_init(full, 1);
+    mbarrier_init_fence();
+  }
+  // Two groups of products, of tiles n.
+  __device__ void multiply(float (&s)[kScores], float (&dp)[kScores], const unsigned char* a, const unsigned char* b, int n) const {
+    x.wait_until_full(n);
+    wgmma_fence();
+    multiply_rows(s, a, x.tile(n));
+    y.wait_until_full(n);
+    wgmma_fence();
+    multiply_rows(dp, b, y.tile(n));
+  }
+};
+
+#endif
+
+#ifdef BACKWARD_QUERIES
+
+// Blocks: batch, head, tile of queries, the last ones first. a: queries, b: dy, x: keys, y: values.
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
+attention_hopper_backward_queries(T* dq, const float* statistics, const long long* lengths, const __grid_constant__ TensorMap map_q,
+                                  const __grid_constant__ TensorMap map_k, const __grid_constant__ TensorMap map_v,
+                                  const __grid_constant__ TensorMap map_dy, const __grid_constant__ Problem p) {
+  DYN_SHARED(memory);
+  unsigned char* const tiles_q = aligned_to_1024(memory);
+  unsigned char* const tiles_dy = tiles_q + GROUPS * kGroupBytes;
+  unsigned char* const tiles = tiles_dy + GROUPS * kGroupBytes;
+  const Streams streams(tiles, reinterpret_cast<mbarrier*>(tiles + 2 * STAGES * kTileBytes));
+
+  const int tiles_of_queries = (p.queries + kRows - 1) / kRows;
+  unsigned block = blockIdx.x;
+  const int first = (tiles_of_queries - 1 - take(block, tiles_of_queries)) * kRows;
+  const int head = take(block, p.heads), batch = block, key_head = head / p.group, length = length_of(lengths, batch, p);
+  const int count = (seen_by(min(first + kRows, p.queries) - 1, length, p) + COLS - 1) / COLS;
+  if (threadIdx.x == 0) streams.prepare();
+  __syncthreads();
+
+  const int group = threadIdx.x / kGroupThreads;
+  if (group == GROUPS) {
+    setmaxnreg_dec<kCopying>();
+    if (threadIdx.x % kGroupThreads == 0 && count > 0) {
+      mbarrier_arrive_expect_tx(streams.full, 2 * GROUPS * kGroupBytes);
+      load_groups(tiles_q, &map_q, streams.full, first, head, batch);
+      load_groups(tiles_dy, &map_dy, streams.full, first, head, batch);
+      for (int n = 0; n < count; ++n) {
+        load_tile(streams.x, n, &map_k, n * COLS, key_head, batch);
+        load_tile(streams.y, n, &map_v, n * COLS, key_head, batch);
+      }
+    }
+  } else {
+    setmaxnreg_inc<kMultiplying>();
+    const float factor = p.scale * kLog2E;
+    const int row = first + group * kGroupRows + wgmma_row(threadIdx.x, 0), open = seen_by(first, length, p) / COLS;
+    const unsigned char* const tile_q = tiles_q + group * kGroupBytes;
+    const unsigned char* const tile_dy = tiles_dy + group * kGroupBytes;
+    float lse[2], delta[2];
+    int sees[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const long long place = ((long long)batch * p.heads + head) * p.padded + row + 8 * h;
+      lse[h] = statistics[place];
+      delta[h] = statistics[(long long)p.batch * p.heads * p.padded + place];
+      sees[h] = seen_by(row + 8 * h, length, p);
+    }
+    float sum[kOuts] = {}, s[kScores], dp[kScores];
+    unsigned slopes[COLS / 16][4];
+    if (count > 0) mbarrier_wait(streams.full, 0);
+    for (int n = 0; n < count; ++n) {
+      streams.multiply(s, dp, tile_q, tile_dy, n);
+      wgmma_wait<1>();  // s
+#pragma unroll
+      for (int i = 0; i < kScores; ++i) s[i] = exp2f(s[i] * factor - lse[i / 2 % 2]);
+      wgmma_wait<0>();
+      streams.y.release(n);
+#pragma unroll
+      for (int i = 0; i < kScores; ++i) dp[i] = s[i] * (dp[i] - delta[i / 2 % 2]);
+      if (n >= open) {
+#pragma unroll
+        for (int i = 0; i < kScores; ++i)
+          if (n * COLS + wgmma_column(threadIdx.x, i) >= sees[i / 2 % 2]) dp[i] = 0.f;  // also a NaN
+      }
+      pack(slopes, dp);
+      if (n >= open) take_not_finite(sum, slopes, streams.x.tile(n));
+      wgmma_fence();
+      add_product(sum, slopes, streams.x.tile(n));
+      wgmma_wait<0>();
+      streams.x.release(n);
+    }
+    const float scale[2] = {p.scale, p.scale};
+    store_rows(dq, p.dq, batch, head, row, p.queries, sum, scale);
+  }
+}
+
+#endif  // BACKWARD_QUERIES
+
+#ifdef BACKWARD_KEYS
+
+// Blocks: batch, key head, tile of keys; rows are keys here, columns queries, of all heads of a group in turn.
+// a: keys, b: values, x: queries, y: dy.
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
+attention_hopper_backward_keys(T* dk, T* dv, const float* statistics, const long long* lengths, const __grid_constant__ TensorMap map_q,
+                               const __grid_constant__ TensorMap map_k, const __grid_constant__ TensorMap map_v,
+                               const __grid_constant__ TensorMap map_dy, const __grid_constant__ Problem p) {
+  DYN_SHARED(memory);
+  unsigned char* const tiles_k = aligned_to_1024(memory);
+  unsigned char* const tiles_v = tiles_k + GROUPS * kGroupBytes;
+  unsigned char* const tiles = tiles_v + GROUPS * kGroupBytes;
+  float* const lses = reinterpret_cast<float*>(tiles + 2 * STAGES * kTileBytes);  // of the queries in x
+  float* const deltas = lses + STAGES * COLS;                                     // and in y
+  const Streams streams(tiles, reinterpret_cast<mbarrier*>(deltas + STAGES * COLS));
+
+  unsigned block = blockIdx.x;
+  const int first = take(block, (p.keys + kRows - 1) / kRows) * kRows;
+  const int key_head = take(block, p.heads / p.group), batch = block, length = length_of(lengths, batch, p);
+  // Tiles of queries of which some may see the first key, for each head of the group.
+  const int begin = max(first - p.shift + 1, 0) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;
+  const int per_head = first < length ? max(query_tiles - begin, 0) : 0, count = p.group * per_head;
+  if (threadIdx.x == 0) streams.prepare();
+  __syncthreads();
+
+  const int group = threadIdx.x / kGroupThreads;
+  if (group == GROUPS) {
+    setmaxnreg_dec<kCopying>();
+    if (threadIdx.x % kGroupThreads == 0 && count > 0) {
+      mbarrier_arrive_expect_tx(streams.full, 2 * GROUPS * kGroupBytes);
+      load_groups(tiles_k, &map_k, streams.full, first, key_head, batch);
+      load_groups(tiles_v, &map_v, streams.full, first, key_head, batch);
+      constexpr int kBytes = COLS * sizeof(float);
+      for (int n = 0; n < count; ++n) {
+        const int head = key_head * p.group + n / per_head, query0 = (begin + n % per_head) * COLS, stage = n % STAGES;
+        const float* const from = statistics + ((long long)batch * p.heads + head) * p.padded + query0;
+        load_tile(streams.x, n, &map_q, query0, head, batch, kBytes);
+        bulk_load(lses + stage * COLS, from, kBytes, streams.x.full + stage);
+        load_tile(streams.y, n, &map_dy, query0, head, batch, kBytes);
+        bulk_load(deltas + stage * COLS, from + (long long)p.batch * p.heads * p.padded, kBytes, streams.y.full + stage);
+      }
+    }
+  } else {
+    setmaxnreg_inc<kMultiplying>();
+    const float factor = p.scale * kLog2E;
+    const int row = first + group * kGroupRows + wgmma_row(threadIdx.x, 0), column = wgmma_column(threadIdx.x, 0);
+    const unsigned char* const tile_k = tiles_k + group * kGroupBytes;
+    const unsigned char* const tile_v = tiles_v + group * kGroupBytes;
+    float sum_k[kOuts] = {}, sum_v[kOuts] = {}, s[kScores], dp[kScores];
+    unsigned weights[COLS / 16][4], slopes[COLS / 16][4];
+    if (count > 0) mbarrier_wait(streams.full, 0);
+    for (int n = 0; n < count; ++n) {
+      const int query0 = (begin + n % per_head) * COLS;
+      const bool hides = first + kRows > seen_by(query0, length, p);
+      streams.multiply(s, dp, tile_k, tile_v, n);
+      wgmma_wait<1>();  // s
+#pragma unroll
+      for (int i = 0; i < kScores; ++i) s[i] = exp2f(s[i] * factor - lses[n % STAGES * COLS + i / 4 * 8 + column + i % 2]);
+      if (hides) {
+#pragma unroll
+        for (int i = 0; i < kScores; ++i)
+          if (row + i / 2 % 2 * 8 >= seen_by(query0 + i / 4 * 8 + column + i % 2, length, p)) s[i] = 0.f;  // also a NaN
+      }
+      pack(weights, s);
+      wgmma_wait<0>();
+#pragma unroll
+      for (int i = 0; i < kScores; ++i) dp[i] = s[i] * (dp[i] - deltas[n % STAGES * COLS + i / 4 * 8 + column + i % 2]);
+      if (hides) {
+#pragma unroll
+        for (int i = 0; i < kScores; ++i)
+          if (row + i / 2 % 2 * 8 >= seen_by(query0 + i / 4 * 8 + column + i % 2, length, p)) dp[i] = 0.f;
+      }
+      pack(slopes, dp);
+      if (hides) {
+        take_not_finite(sum_v, weights, streams.y.tile(n));
+        take_not_finite(sum_k, slopes, streams.x.tile(n));
+      }
+      wgmma_fence();
+      add_product(sum_v, weights, streams.y.tile(n));
+      add_product(sum_k, slopes, streams.x.tile(n));
+      wgmma_wait<0>();
+      streams.x.release(n);
+      streams.y.release(n);
+    }
+    const float scale[2] = {p.scale, p.scale}, one[2] = {1.f, 1.f};
+    store_rows(dk, p.dk, batch, key_head, row, p.keys, sum_k, scale);
+    store_rows(dv, p.dv, batch, key_head, row, p.keys, sum_v, one);
+  }
+}
+
+#endif  // BACKWARD_KEYS
+
+#else  // STATISTICS
+
+// statistics: lse in powers of two, then delta, each batch heads padded; a query that sees nothing, or does not exist, has
+// lse = +inf, and so no weights. A warp to a query.
+extern "C" __global__ void __launch_bounds__(128)
+attention_hopper_statistics(const T* dy, const T* out, const float* lse, float* statistics, long long rows, const __grid_constant__ Problem p) {
+  const long long row = (long long)blockIdx.x * 4 + threadIdx.x / 32;
+  if (row >= rows) return;
+  const int lane = threadIdx.x % 32, query = row % p.padded, head = row / p.padded % p.heads;
+  const long long batch = row / p.padded / p.heads;
+  float sum = 0.f, power = INFINITY;
+  if (query < p.queries) {
+    constexpr int kVector = WIDTH / 32;
+    const Pack<T, kVector> a = load_pack<kVector>(dy + batch * p.dy.batch + head * p.dy.head + query * p.dy.row + lane * kVector);
+    const Pack<T, kVector> b = load_pack<kVector>(out + batch * p.out.batch + head * p.out.head + query * p.out.row + lane * kVector);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) sum += to_float(a.at[i]) * to_float(b.at[i]);
+    const float found = lse[(batch * p.heads + head) * p.queries + query];
+    if (found != -INFINITY) power = found * kLog2E;
+  }
+  sum = warp_sum(sum);
+  if (lane == 0) {
+    statistics[row] = power;
+    statistics[rows + row] = sum;
+  }
+}
+
+#endif  // STATISTICS

@@ -14,6 +14,7 @@ from ..backend import Array, Backend, common_backend
 from ._launch import Plans, explained, no_cuda
 from .cross_entropy import _explain as explain_rows
 from .cross_entropy import cross_entropy, label_total
+from .reduce import sum_rows
 
 _ON_CUDA, _ON_CPU = 1 << 25, 1 << 22  # logits that exist at a time: enough to fill a device, few enough for a cache
 
@@ -80,7 +81,7 @@ def linear_cross_entropy(
             backend.gemm(held, weight, found.x[part])
             found.weight[...] += backend.gemm(held.T, x[part])
             if found.bias is not None:
-                found.bias[...] += backend.sum_rows(held)
+                found.bias[...] += sum_rows(held)
     total = label_total(labels, None, weight, ignore_index, cols)
     if found is not None and wide != x.dtype:
         narrow = [None if a is None else a.astype(x.dtype) for a in found[1:]]

@@ -163,8 +163,9 @@ __device__ inline void reduce_columns(ARGUMENTS) {
   const long long start = column / inner * cols * inner + column % inner;
   const int stop = cols - part * chunk < chunk ? cols : part * chunk + chunk;
   State state = State::start(factor);
-  if (column < outer * inner)
-    for (int j = part * chunk + depth; j < stop; j += DEPTH) state.take(load_float(x + start + j * inner), j);
+  const int end = column < outer * inner ? stop : 0;
+#pragma unroll 4
+  for (int j = part * chunk + depth; j < end; j += DEPTH) state.take(load_float(x + start + j * inner), j);
 
   __shared__ State of_depth[DEPTH][WIDTH];
   of_depth[depth][lane] = state;

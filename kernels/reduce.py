@@ -66,6 +66,23 @@ def reduce(operation: str, x: Array, axis: int | tuple[int, ...] | None = None, 
     return reduce_definition(operation, x, axes).reshape(shape)
 
 
+def sum_rows(a: Array, out: Array | None = None) -> Array:
+    """The sum over axis 0, ``(N, D) -> (D,)``: the gradient of a bias.
+
+    On CUDA a kernel, in a fixed order; many rows are cut into parts, which a second launch puts together.
+
+    Args:
+        a: float16, bfloat16, float32 or float64; 16-bit floats are added in float32.
+        out: where to write, C-contiguous, of the dtype of ``a``; a new array by default.
+    """
+    backend = backend_of(a)
+    if backend.runs_cuda and (plan := _select_sum(a)).kernel:
+        layout = (1, *a.shape)
+        total = _on_cuda(backend, "sum", plan, contiguous(backend, a), layout, out)
+        return total.reshape(a.shape[1]) if out is None else out
+    return backend.sum_rows(a, out)
+
+
 def reduce_definition(operation: str, x: Array, axes: tuple[int, ...]) -> Array:
     """The definition in array operations, for every dtype and backend, with reduced axes kept."""
     backend = backend_of(x)
@@ -179,26 +196,40 @@ def _parts(cols: int, others: int, part: int) -> tuple[int, int]:
     return -(-cols // chunk), chunk
 
 
-def _on_cuda(backend: Backend, operation: str, plan: Plan, x: Array, layout: tuple[int, int, int]) -> Array:
+def _on_cuda(
+    backend: Backend, operation: str, plan: Plan, x: Array, layout: tuple[int, int, int], out: Array | None = None
+) -> Array:
+    """One launch, or for a cut axis one and another that puts the parts together; into ``out`` where it is given."""
     outer, cols, inner = layout
     device, parts = backend.device_of(x), int(plan.scalars[-1])
     factor = 1.0 / cols if operation == "mean" else -1.0 if operation in ("min", "argmin") else 1.0
+    if parts == 1 and operation in _PLACES:
+        places = backend.empty((outer, inner), "int64", device)
+        _launch(backend, plan, factor, x, None, None, places)
+        return places
+    y = backend.empty((outer, inner), x.dtype, device) if out is None else out.reshape(outer, inner)
     if parts == 1:
-        y = backend.empty((outer, inner), "int64" if operation in _PLACES else x.dtype, device)
-        results = (None, None, y) if operation in _PLACES else (y, None, None)
-        launch(_SOURCE, plan._replace(scalars=(*plan.scalars, np.float32(factor))), backend, x, *results)
+        _launch(backend, plan, factor, x, y)
         return y
-    first = 1.0 if operation == "mean" else factor  # the mean of sums: divided once, at the end
     partial = backend.empty((outer, parts, inner), "float32", device)
     places = backend.empty(partial.shape, "int64", device) if operation in _PLACES else None
-    launch(_SOURCE, plan._replace(scalars=(*plan.scalars, np.float32(first))), backend, x, None, partial, places)
+    _launch(backend, plan, 1.0 if operation == "mean" else factor, x, None, partial, places)
     if places is not None:
         best = reduce(operation, partial, 1, keepdims=True)
         return backend.xp.take_along_axis(places, best, axis=1).reshape(outer, inner)
-    whole = reduce("sum" if operation == "mean" else operation, partial, 1)
-    if operation == "mean":
-        whole *= factor
-    return whole.astype(x.dtype, copy=False)
+    last = _select(operation, partial.dtype, partial.shape, backend.address(partial) % WIDEST_ACCESS == 0)
+    whole = y if y.dtype == partial.dtype else backend.empty(y.shape, "float32", device)
+    _launch(backend, last, factor, partial, whole)
+    if whole is not y:
+        y[...] = whole
+    return y
+
+
+def _launch(
+    backend: Backend, plan: Plan, factor: float, x: Array, y: Array | None, partial: Any = None, places: Any = None
+) -> None:
+    plan = plan._replace(scalars=(*plan.scalars, np.float32(factor)))
+    launch(_SOURCE, plan, backend, x, y, partial, places)
 
 
 @explained("reduce")
@@ -214,3 +245,19 @@ def _explain(operation: str, x: Array, axis: int | tuple[int, ...] | None = None
     x = contiguous(backend, x)
     plan = _select(operation, x.dtype, layout, backend.address(x) % WIDEST_ACCESS == 0)
     return plan._replace(because=copied + plan.because)
+
+
+@explained("sum_rows")
+def _explain_sum(a: Array, out: Array | None = None) -> Plan:
+    return _select_sum(a)
+
+
+def _select_sum(a: Array) -> Plan:
+    backend = backend_of(a)
+    if not backend.runs_cuda:
+        return definition_plan(no_cuda(backend))
+    if not a.size:
+        return definition_plan("the array is empty")
+    rows, cols = a.shape
+    starts = backend.address(contiguous(backend, a)) if cols == 1 else 0  # columns are read one by one
+    return _select("sum", a.dtype, (1, rows, cols), starts % WIDEST_ACCESS == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import kernels
 from ..autograd import Parameter, Tensor, op
 from ..backend import Array, Generator, as_generator, backend_of
 from . import init
@@ -72,7 +73,7 @@ def bilinear(x1: Array, x2: Array, weight: Array, bias: Array | None = None) -> 
         lambda dy, out: gemm(spread(dy), flat.T).reshape(x1.shape),
         dx2,
         dweight,
-        lambda dy, out: backend.sum_rows(dy.reshape(count, outs), out),
+        lambda dy, out: kernels.sum_rows(dy.reshape(count, outs), out),
     )
 
 

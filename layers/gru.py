@@ -6,6 +6,7 @@ from typing import Any
 
 from ..autograd import Tensor, op, reshape
 from ..backend import Array, Generator
+from ..kernels import sum_rows
 from .recurrent import Recurrent, RecurrentCell, Walk
 
 
@@ -75,7 +76,7 @@ def _gru(
         dw_hh = walk.weight_gradient(dpast, before)
         biases: tuple[Any, Any] = (None, None)
         if b_ih is not None:
-            biases = db_ih, walk.backend.sum_rows(dpast.reshape(-1, 3 * width))
+            biases = db_ih, sum_rows(dpast.reshape(-1, 3 * width))
         return walk.narrowed(dx, dh, dw_ih, dw_hh, *biases)
 
     return walk.narrowed(walk.output(after), walk.last(h, after)), backward

@@ -49,7 +49,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Any:
     return y if len(shape) == 2 else y.reshape(*shape[:-1], weight.shape[0]), (
         dx,
         lambda dy, out: gemm(flat(dy).T, rows, out),
-        lambda dy, out: backend.sum_rows(flat(dy), out),
+        lambda dy, out: kernels.sum_rows(flat(dy), out),
     )
 
 
@@ -133,7 +133,7 @@ def _with_epilogue(
     return y if len(shape) == 2 else y.reshape(*shape[:-1], weight.shape[0]), (
         dx,
         lambda dy, out: gemm(dz(dy).T, rows, out),
-        lambda dy, out: backend.sum_rows(dz(dy), out),
+        lambda dy, out: kernels.sum_rows(dz(dy), out),
         lambda dy, out: dy,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..autograd import Parameter, Tensor, concat, permute_dims, reshape, stack
 from ..autograd.tape import require_arrays
 from ..backend import Array, Backend, Generator, as_generator, backend_of
+from ..kernels import sum_rows
 from . import init
 from .drop import check_probability
 from .dropout import dropout
@@ -294,7 +295,7 @@ class Walk:
         """Of ``x``, ``weight`` and the bias of :meth:`product`, from the gradient ``d`` of its result."""
         rows = d.reshape(self.steps * self.count, d.shape[2])
         dx = self.backend.gemm(rows, weight).reshape(x.shape)
-        return dx, self.weight_gradient(d, x), self.backend.sum_rows(rows)
+        return dx, self.weight_gradient(d, x), sum_rows(rows)
 
     def weight_gradient(self, d: Array, x: Array) -> Array:
         """``sum(d^T x)`` over all steps and sequences."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,3 +34,16 @@ def simulator() -> Iterator[lamella.testing.SimulatorBackend]:
     """The simulator itself, for tests that count its launches or change what it claims to be."""
     with lamella.testing.simulator() as backend:
         yield backend
+
+
+@pytest.fixture
+def load_example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """A script of ``examples/text`` as a module, which finds those beside it as it does when it runs."""
+    folder = Path(__file__).parents[1] / "examples" / "text"
+
+    def load(name: str) -> Any:
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return import_module(name)
+
+    return load

@@ -172,6 +172,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (DEPTH >= 1) {": "one part put together is that part",
         "return sum == 0.f ? 1.f : value;": "only zeros to scale, or -inf to lessen",
         "const float single_y = row.has_single() ? load_float(y + row.single_at()) : 1.f;": "times a single_dy of 0",
+        "single_y(row.has_single() ? load_float(y + row.single_at()) : 1.f),": "times a single_dy of 0",
         "to_values(packs, row, first, 1.f, v);": "what lies beyond is not written",
         "if (DEPTH > 0) {": "one part put together is that part",
         "if (DEPTH > 2) {": "DEPTH is 1, 4 or 8",
@@ -221,12 +222,17 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "const int stop = cols - part * chunk <= chunk ? cols : part * chunk + chunk;": "the same number there",
     },
     "cross_entropy.cu": {
-        "if (wanted.label >= 0) loss += hard * (own <= 1e-18f ? log_sum + (largest - label_logit) : log1pf(rest / own));": "both agree there",  # noqa: E501
+        "loss += hard * (own <= 1e-18f ? log_sum + (seen.largest - label_logit) : log1pf(seen.rest / own));": "both agree there",  # noqa: E501
+        "before == 0 || row.lane == 0, faults, fault);": "several would note the same, and the first note stays",
+        "total.all = row_sum<3>(seen.all);": "shared memory of its own either way",
+        "if (DEPTH > 0) {": "one part put together is that part",
+        "if (DEPTH >= 1) {": "one part put together is that part",
+        "if (DEPTH > 2) {": "DEPTH is 1, 4 or 8",
+        "if (threadIdx.x == 1) store(result, divisor == nullptr ? sum : sum / divisor[0]);": "every thread has the sum",
         "for (int first = row.lane; first == row.lane || first <= row.packs; first += kStep) {": "no more packs",
         "for (int k = 0; k <= PACKS; ++k)": "one more pack, beyond the array, is not looked at",
         "__shared__ float of_warp[33];": "one more, which is not used",
-        "const float far = kForAll ? row_sum<1>(seen.all == 0.f ? seen.far : seen.far + seen.all * (largest - seen.largest)) : 1.f;": "used only with a part for all classes",  # noqa: E501
-        "float single_e = 1.f;": "used only where there is a single element, which sets it",
+        "return row.has_single() ? seen.take(single, before + row.single, wanted) : 1.f;": "used only where one is",
         "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = value;": "a warp has one value, stored once",
         "if (first + kVector < count) {": "the loop below does the same to the last pack",
         "constexpr int kVector = 17 / sizeof(T);": "the same quotient for 2 and 4 bytes",

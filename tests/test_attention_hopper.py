@@ -7,7 +7,7 @@ it there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,23 @@ from lamella.testing import SimulatorBackend, simulator
 
 from .kernel_heads import KERNELS
 from .test_attention import normal, oracle
+from .test_attention_kernels import sections
 
 SOURCE = KERNELS / "attention_hopper.cu"
 HALF, BF16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
+_SECTIONS = {"FORWARD", "BACKWARD_QUERIES", "BACKWARD_KEYS", "STATISTICS"}
 _UNITS = {HALF: 2.0**-9, BF16: 2.0**-6}
 
 
 @contextmanager
-def hopper(seed: int = 0, broken: Path = SOURCE) -> Iterator[SimulatorBackend]:
-    """The simulator with these kernels, run in the order that ``seed`` gives, from a file that may be broken."""
+def hopper(seed: int = 0, broken: Path = SOURCE, changed: Collection[str] = ()) -> Iterator[SimulatorBackend]:
+    """The simulator with these kernels, in an order that ``seed`` gives; some sections of the file from ``broken``."""
     launch = attention_hopper.launch
 
     def seeded(path: Path, plan: Any, backend: Any, *arrays: Any) -> None:
-        get_kernel(broken, plan.kernel, plan.defines, arrays[0]).seed = seed
-        launch(broken, plan, backend, *arrays)
+        path = broken if plan.defines[0] in changed else path
+        get_kernel(path, plan.kernel, plan.defines, arrays[0]).seed = seed
+        launch(path, plan, backend, *arrays)
 
     with simulator() as sim, pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention_hopper, "launch", seeded)
@@ -52,21 +55,33 @@ def _arrays(dtype: np.dtype, b: int, h: int, hk: int, tq: int, tk: int, d: int) 
     return [normal(*shape, seed=i).astype(dtype) for i, shape in enumerate(shapes)]
 
 
-def _computed(sim: Backend, arrays: list[Any], options: dict[str, Any]) -> list[np.ndarray]:
-    """out and lse by the kernel; NumPy arrays are moved."""
+def _computed(sim: Backend, arrays: list[Any], options: dict[str, Any], gradients: bool = True) -> list[np.ndarray]:
+    """out, lse, and but for heads of 256 dq, dk and dv by the kernels; NumPy arrays are moved."""
 
     def on(a: Any) -> Any:
         return sim.from_numpy(a, Device(sim.name)) if isinstance(a, np.ndarray) else a
 
-    q, k, v, _ = map(on, arrays)
+    q, k, v, dy = map(on, arrays)
     given = {name: on(value) for name, value in options.items()}
     said = kernels.explain("attention", q, k, v, **given)
     assert said.startswith("attention_hopper_forward"), said
-    return [sim.to_numpy(a) for a in kernels.attention(q, k, v, **given, return_lse=True)]
+    out, lse = kernels.attention(q, k, v, **given, return_lse=True)
+    found = [out, lse]
+    if not gradients:
+        return [sim.to_numpy(a) for a in found]
+    said = kernels.explain("attention_backward", dy, q, k, v, out, lse, **given)
+    if q.shape[3] in attention_hopper.BACKWARD_WIDTHS:
+        assert said.startswith("attention_hopper_backward_queries"), said
+        found += kernels.attention_backward(dy, q, k, v, out, lse, **given)[:3]
+    else:
+        assert "not attention_hopper_backward: it takes widths of 64, 128, the same" in said
+    return [sim.to_numpy(a) for a in found]
 
 
 def _agree(found: list[np.ndarray], expected: tuple[Any, ...], unit: float) -> None:
-    for name, a, e in zip(("out", "lse"), found, expected, strict=False):
+    for name, a, e in zip(("out", "lse", "dq", "dk", "dv"), found, expected, strict=False):
+        if e is None:
+            continue
         assert a.shape == e.shape, name
         a = a.astype(np.float64)
         np.testing.assert_array_equal(np.isneginf(a), np.isneginf(e), name)
@@ -111,7 +126,7 @@ def _hidden_is_not_finite(sim: SimulatorBackend) -> None:
         k[0, 0, 160:], v[0, 0, 165:] = np.nan, bad
         k[0, 0, 141] = np.inf
         options = {"causal": True, "key_lengths": np.array([160])}
-        found = _computed(sim, [q, k, v, dy], options)
+        found = _computed(sim, [q, k, v, dy], options, gradients=False)
         out = found[0][0, 0].astype(np.float64)
         for key, column in ((10, 0), (44, 127), (81, 66), (139, 9)):
             assert not np.isfinite(out[key:, column]).any()
@@ -124,6 +139,51 @@ def _hidden_is_not_finite(sim: SimulatorBackend) -> None:
         _agree([out[None, None], found[1]], expected, _UNITS[dtype])
 
 
+def _gradients_not_finite(sim: SimulatorBackend) -> None:
+    """NaN where nothing is seen changes nothing; that of one query shows in its row, and in what it sees."""
+    q, k, v, dy = _arrays(HALF, 1, 1, 1, 140, 170, 64)
+    k[0, 0, 160:], v[0, 0, 163:] = np.nan, np.inf
+    q[0, 0, 1], dy[0, 0, 2] = np.inf, np.nan  # these see nothing
+    dy[0, 0, 100, 7], dy[0, 0, 131, 60] = np.nan, np.inf  # these see the keys up to 97, and up to 128
+    q[0, 0, 136, 5] = np.nan  # up to 133
+    options = {"causal": True, "causal_offset": -3, "key_lengths": np.array([160])}
+    found = _computed(sim, [q, k, v, dy], options)
+    out, lse, dq, dk, dv = (a.astype(np.float64)[0, 0] for a in found)
+    k[0, 0, 160:] = v[0, 0, 160:] = q[0, 0, 1] = dy[0, 0, 2] = 0
+    dy[0, 0, 100, 7] = dy[0, 0, 131, 60] = q[0, 0, 136, 5] = 0
+    expected = oracle(q, k, v, dy, **options)
+    for array, rows, columns in (
+        (out, [136], slice(None)),
+        (lse[:, None], [136], slice(None)),
+        (dq, [100, 131, 136], slice(None)),
+        (dk, slice(134), slice(None)),
+        (dv, slice(134), slice(None)),
+    ):
+        assert not np.isfinite(array[rows, columns]).any()
+    _agree(
+        [np.delete(a, r, 0) for a, r in ((out, 136), (lse, 136), (dq, [100, 131, 136]))],
+        tuple(np.delete(e[0, 0], r, 0) for e, r in zip(expected, (136, 136, [100, 131, 136]), strict=False)),
+        _UNITS[HALF],
+    )
+    for a, e in ((dk, expected[3]), (dv, expected[4])):
+        assert np.abs(a[134:] - e[0, 0, 134:]).max() <= _UNITS[HALF] * max(1, np.abs(e[0, 0, 134:]).max())
+
+
+def _gradients_of_values_not_finite(sim: SimulatorBackend) -> None:
+    """One element of dy is a column of dv, down to the last key that its query sees."""
+    q, k, v, dy = _arrays(BF16, 1, 1, 1, 140, 150, 128)
+    dy[0, 0, 130, 77] = -np.inf
+    found = _computed(sim, [q, k, v, dy], {"causal": True})
+    dv, dq = found[4].astype(np.float64)[0, 0], found[2].astype(np.float64)[0, 0]
+    assert not np.isfinite(dv[:131, 77]).any()
+    assert not np.isfinite(dq[130]).any()
+    dy[0, 0, 130, 77] = 0
+    expected = oracle(q, k, v, dy, causal=True)
+    dv[:131, 77] = expected[4][0, 0, :131, 77]
+    dq[130] = expected[2][0, 0, 130]
+    _agree([None, None, dq, None, dv], (None, None, expected[2][0, 0], None, expected[4][0, 0]), _UNITS[BF16])
+
+
 def _wide_heads(sim: SimulatorBackend) -> None:
     _check(sim, HALF, (1, 1, 1, 64, 161, 256), causal=True, causal_offset=130)
 
@@ -132,6 +192,8 @@ CASES: dict[str, Callable[[SimulatorBackend], None]] = {
     "causal and lengths": _causal_and_lengths,
     "blind and backwards": _blind_and_backwards,
     "hidden, not finite": _hidden_is_not_finite,
+    "gradients, not finite": _gradients_not_finite,
+    "gradients of values, not finite": _gradients_of_values_not_finite,
     "wide heads": _wide_heads,
     "open keys": _open_keys,
 }
@@ -145,10 +207,11 @@ def test_the_kernels_keep_the_definition(case: str) -> None:
 
 def judge(broken: Path, number: int) -> None:
     """Run the cases on a changed file in three orders; an exception says that the change was noticed."""
+    changed = sections(broken.read_text(encoding="utf-8").splitlines(), number, _SECTIONS)
     for case in CASES.values():
         for seed in range(3):
             try:
-                with hopper(seed, broken) as sim:
+                with hopper(seed, broken, changed) as sim:
                     case(sim)
             except ValueError as error:  # a kernel has noted a fault where there is none
                 raise AssertionError(str(error)) from error
@@ -188,30 +251,43 @@ def _rounded(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [HALF, pytest.param(BF16, marks=pytest.mark.slow)], ids=str)
 def test_the_error_is_at_most_twice_that_of_separate_operations(dtype: np.dtype) -> None:
-    """Products and softmax one after the other, each rounded to the dtype once."""
+    """Products, softmax and derivative one after the other, each rounded to the dtype once."""
     arrays = _arrays(dtype, 1, 2, 2, 80, 200, 64)
     expected = oracle(*arrays)
-    q, k, v, _ = (a.astype(np.float64) for a in arrays)
+    q, k, v, dy = (a.astype(np.float64) for a in arrays)
     scores = _rounded(q @ k.swapaxes(2, 3) * 64**-0.5, dtype)
     p = np.exp(scores - scores.max(-1, keepdims=True))
-    plain = _rounded(_rounded(p / p.sum(-1, keepdims=True), dtype) @ v, dtype)
+    p = _rounded(p / p.sum(-1, keepdims=True), dtype)
+    out = _rounded(p @ v, dtype)
+    dp = _rounded(dy @ v.swapaxes(2, 3), dtype)
+    ds = _rounded(p * (dp - (dy * out).sum(-1, keepdims=True)), dtype)
+    plain = (out, None, ds @ k * 64**-0.5, ds.swapaxes(2, 3) @ q * 64**-0.5, p.swapaxes(2, 3) @ dy)
     with hopper() as sim:
         found = _computed(sim, arrays, {})
-    assert np.abs(found[0] - expected[0]).max() <= 2 * np.abs(plain - expected[0]).max() + 2.0**-22
+    for a, b, e in zip(found, plain, expected, strict=False):
+        if b is not None:
+            assert np.abs(a - e).max() <= 2 * np.abs(_rounded(b, dtype) - e).max() + 2.0**-22
 
 
 def test_the_results_are_those_of_the_kernels_for_every_device() -> None:
-    """Both round the weights once; the order of their sums differs."""
-    arrays = _arrays(HALF, 2, 4, 2, 100, 260, 64)
+    """Both round the weights once; the order of their sums differs. Each repeats its own bit for bit."""
+    q, k, v, dy = _arrays(HALF, 2, 4, 2, 100, 260, 64)
     options = {"causal": True, "causal_offset": 150, "key_lengths": np.array([260, 130])}
     with hopper() as sim:
-        found = _computed(sim, arrays, options)
+        found = _computed(sim, [q, k, v, dy], options)
+        launched = dict.fromkeys(("forward", "statistics", "backward_queries", "backward_keys"), 1)
+        assert sim.launches == {f"attention_hopper_{name}": count for name, count in launched.items()}
         sim.uses_hopper = False
         given = {**options, "key_lengths": sim.from_numpy(options["key_lengths"])}
-        others = kernels.attention(*map(sim.from_numpy, arrays[:3]), **given, return_lse=True)
-        assert sim.launches["attention_forward"] == sim.launches["attention_hopper_forward"] == 1
-        np.testing.assert_allclose(found[0], sim.to_numpy(others[0]), atol=2.0**-10, rtol=2.0**-10)
-        np.testing.assert_allclose(found[1], sim.to_numpy(others[1]), atol=4e-6, rtol=1e-6)
+        on = [sim.from_numpy(a) for a in (q, k, v, dy)]
+        out, lse = kernels.attention(*on[:3], **given, return_lse=True)
+        others = [out, lse, *kernels.attention_backward(on[3], *on[:3], out, lse, **given)[:3]]
+        for a, b in zip(found, map(sim.to_numpy, others), strict=True):
+            unit = 4e-6 if a.dtype == np.float32 else 2.0**-9
+            np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), atol=unit, rtol=unit)
+    with hopper(seed=5) as sim:
+        for a, b in zip(found, _computed(sim, [q, k, v, dy], options), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 # -- strides, faults, the choice --------------------------------------------------------------------------------------
@@ -224,8 +300,29 @@ def test_packed_heads_are_read_where_they_lie() -> None:
     with hopper() as sim:
         on = sim.from_numpy(packed)
         arrays = [on[:, :, i].transpose(0, 2, 1, 3) for i in range(3)]
-        _agree(_computed(sim, [*arrays, None], {}), oracle(q, k, v, q), _UNITS[HALF])
+        dy = sim.from_numpy(np.ascontiguousarray(q.transpose(0, 2, 1, 3))).transpose(0, 2, 1, 3)
+        _agree(_computed(sim, [*arrays, dy], {}), oracle(q, k, v, q), _UNITS[HALF])
         assert kernels.attention(*arrays).transpose(0, 2, 1, 3).flags.c_contiguous
+
+
+def test_gradients_go_where_they_are_wanted_and_any_strides_come() -> None:
+    """Thirds of one array that begin at odd elements; dy is one number for all, out is reversed in memory."""
+    q, k, v, _ = _arrays(HALF, 1, 2, 2, 66, 66, 64)
+    dy = np.full((1, 2, 66, 64), 0.25, np.float16)
+    expected = oracle(q, k, v, dy)
+    with hopper() as sim:
+        on = [sim.from_numpy(a) for a in (q, k, v)]
+        out, lse = kernels.attention(*on, return_lse=True)
+        flipped = sim.from_numpy(np.ascontiguousarray(sim.to_numpy(out)[:, :, ::-1]))[:, :, ::-1]
+        packed = sim.from_numpy(np.full((1, 66, 3, 2, 66), 7, np.float16))
+        grads = tuple(packed[:, :, i, :, 1:65].transpose(0, 2, 1, 3) for i in range(3))
+        same = sim.xp.broadcast_to(sim.from_numpy(np.float16([0.25])), dy.shape)
+        found = kernels.attention_backward(same, *on, flipped, lse, grads=grads)
+        assert sim.launches["attention_hopper_backward_keys"] == 1
+        assert all(a is b for a, b in zip(found, grads, strict=False))
+        _agree([None, None, *map(sim.to_numpy, grads)], (None, None, *expected[2:]), _UNITS[HALF])
+        around = sim.to_numpy(packed)
+        assert (around[..., [0, 65]] == 7).all()
 
 
 def test_a_length_out_of_range_is_raised_when_the_host_next_waits() -> None:
@@ -287,6 +384,14 @@ def test_it_is_not_chosen_before_it_has_run_on_hardware() -> None:
         assert said.endswith("it has not run on hardware yet, CupyBackend(use_hopper=True) chooses it")
         kernels.attention(*map(sim.from_numpy, arrays[:3]))
         assert set(sim.launches) == {"attention_forward"}
+        q, k, v, dy = map(sim.from_numpy, arrays)
+        out, lse = kernels.attention(q, k, v, return_lse=True)
+        kernels.attention_backward(dy, q, k, v, out, lse)
+        assert "attention_backward_keys" in sim.launches
+        assert not [name for name in sim.launches if "hopper" in name]
+        said = kernels.explain("attention_backward", dy, q, k, v, out, lse)
+        assert said.endswith("it has not run on hardware yet, CupyBackend(use_hopper=True) chooses it")
+        sim.reset()
         sim.uses_hopper = True
         sim.capability = 100
         assert "it needs compute capability 9.0, this device has 10.0" in _explained(sim, arrays)

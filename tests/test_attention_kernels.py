@@ -166,11 +166,11 @@ def test_the_kernels_keep_the_definition(case: str) -> None:
 _SECTIONS = {"FORWARD", "BACKWARD_QUERIES", "BACKWARD_KEYS", "BACKWARD_BIAS", "ROWWISE"}
 
 
-def sections(lines: list[str], number: int) -> set[str]:
-    """The sections of the file that line ``number`` belongs to: each is compiled with a macro of its name."""
-    inside = [_SECTIONS]
+def sections(lines: list[str], number: int, names: set[str] = _SECTIONS) -> set[str]:
+    """Of the sections ``names`` of a file those that a line belongs to: each is compiled with a macro of its name."""
+    inside = [names]
     for line in lines[:number]:
-        named = _SECTIONS & set(re.findall(r"\w+", line))
+        named = names & set(re.findall(r"\w+", line))
         if line.startswith("#ifndef"):
             inside.append(inside[-1] - named)
         elif line.startswith("#if"):

@@ -76,6 +76,7 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "embedding": ("embedding", (np.array([1, 0, 3]), _X), {}),
     "rotary": ("rotary", (rows(2, 3, 2, 8), kernels.rotary_table(8, 16).astype(np.float32)), {}),
     "reduce": ("reduce", ("logsumexp", _X), {"axis": 1}),
+    "sum_rows": ("sum_rows", (_X,), {}),
     "scale_by": ("scale_by", (_X, rows(2)), {}),
 }
 

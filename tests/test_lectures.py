@@ -22,6 +22,8 @@ matplotlib.use("Agg")  # no windows
 SMALL: dict[str, dict[str, Any]] = {
     "activations": {"examples": 100, "epochs": 1, "depth": 2},
     "backpropagation": {"steps": 10},
+    "gradient_descent": {"steps": 5, "rates": 2},
+    "initialisation": {"depth": 3, "examples": 10, "epochs": 1},
     "linear_models": {"steps": 2},
     "nonlinearity": {"epochs": 2, "seeds": 1},
     "attention": {"steps": 2, "queries": 5},

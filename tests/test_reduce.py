@@ -102,6 +102,50 @@ def test_long_axes_are_cut_into_parts(shape, axis, operation, device):
         assert "cut into" in kernels.explain("reduce", operation, put(x, device), axis=axis)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (40, 33), (2000, 5), (0, 3), (3, 0)])
+def test_rows_are_added_up(shape, dtype, device):
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    if device.kind == "simulator":
+        backend_for(device).reset()
+    a, out = put(x, device), put(np.full(shape[1], 7).astype(dtype), device)
+    y = take(kernels.sum_rows(a), device)
+    assert y.dtype == dtype
+    assert y.shape == shape[1:]
+    exact = np.array([math.fsum(column) for column in x.T.astype(np.float64)])
+    bound = 2 * unit(dtype) * abs(exact).max(initial=0) + 4e-7 * abs(x.astype(np.float64)).sum(axis=0)
+    assert (abs(y - exact) <= bound).all()
+    if device.kind == "simulator" and x.size and dtype != np.float64:
+        name = "reduce_sum_rows" if shape[1] == 1 else "reduce_sum_columns"
+        assert backend_for(device).launches == {name: 2 if shape[0] == 2000 else 1}
+        assert ("cut into" in kernels.explain("sum_rows", a)) == (shape[0] == 2000)
+        assert not {"sum", "add.reduce"} & set(backend_for(device).operations)
+    assert kernels.sum_rows(a, out) is out
+    np.testing.assert_array_equal(take(out, device), y)
+    wide = put(np.random.default_rng(0).standard_normal((shape[0], 2 * shape[1])).astype(dtype), device)
+    every_other = take(kernels.sum_rows(wide[:, ::2]), device)
+    lamella.testing.assert_close(
+        every_other, take(kernels.sum_rows(wide[:, ::2].copy()), device), rtol=unit(dtype), atol=1e-6
+    )
+
+
+def test_the_gradient_of_a_bias_is_one_launch_and_repeats():
+    with lamella.testing.simulator() as sim:
+        rng = np.random.default_rng(0)
+        x = lamella.tensor(rng.standard_normal((700, 3)).astype(np.float32), device="simulator")
+        layer = lamella.layers.Linear(3, 40, rng=lamella.Generator(0)).to("simulator")
+        found = []
+        for _ in range(2):
+            layer.bias.grad = None
+            y = (layer(x) * 1.3).sum()
+            sim.reset()
+            y.backward()
+            assert sim.launches["reduce_sum_columns"] == 2  # 700 rows: parts, and their sum
+            found.append(layer.bias.grad.get())
+        np.testing.assert_array_equal(*found)
+        np.testing.assert_allclose(found[0], np.full(40, 700 * 1.3), rtol=1e-6)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_long_sums_keep_their_digits(axis, device):
     shape = (100_003, 3) if axis == 0 else (3, 100_003)
