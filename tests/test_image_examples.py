@@ -44,14 +44,14 @@ def few(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return np.round(images * 255).astype("float32") / 255, labels
 
 
-@pytest.mark.parametrize("model", ["convnet", "resnet", "densenet"])
+@pytest.mark.parametrize("model", ["convnet", "resnet", pytest.param("densenet", marks=pytest.mark.slow)])
 def test_fashion_mnist_trains_saves_and_draws(
     model: str, example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = example("fashion_mnist")
-    monkeypatch.setattr(training, "fashion_mnist", lambda folder: (few(640 if model == "convnet" else 256), few(20, 1)))
+    monkeypatch.setattr(training, "fashion_mnist", lambda folder: (few(640), few(20, 1)))
     arguments = ["fashion_mnist.py", "--model", model, "--output", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--epochs", "2" if model == "convnet" else "1"])
+    monkeypatch.setattr(sys, "argv", [*arguments, "--epochs", "1"])
     script.main()
     told = capsys.readouterr().out
     pictures = {"curves", "filters", "confusion", "mistakes"} | ({"activation"} if model != "convnet" else set())
@@ -82,9 +82,10 @@ def test_digits_writes_weights_that_the_shipped_network_could_have(
     assert len(list(tmp_path.glob("digits-*.png"))) == 4
 
 
+@pytest.mark.slow
 def test_the_trainer_beside_pytorch_learns_what_fit_learns(example: Any, tmp_path: Path) -> None:
     recipes, beside, trainer = example("recipes"), example("beside_pytorch"), example("trainer")
-    recipe, data = recipes.RECIPES["resnet"], few(256)
+    recipe, data = recipes.RECIPES["resnet"], few(384)
     model, history = recipes.learn(recipe, data, few(20, 1), epochs=2, seed=3)
 
     generator = lamella.Generator(3)
@@ -92,13 +93,13 @@ def test_the_trainer_beside_pytorch_learns_what_fit_learns(example: Any, tmp_pat
     side.start(
         "resnet", recipe.model(generator.split(0)).state_dict(), recipe.optimizer.__name__, recipe.settings, "any"
     )
-    rng, rate, (mean, std) = generator.split(1), recipe.schedule(256, 2), recipe.scale(data[0])
+    rng, rate, (mean, std) = generator.split(1), recipe.schedule(384, 2), recipe.scale(data[0])
     for epoch in range(2):
         files = beside.epoch_of(recipe, beside.pixels(data[0]), data[1], rng, tmp_path)
         x, y = np.load(files["x"]), np.load(files["labels"])
-        for i in range(2):
+        for i in range(3):
             batch = (x[128 * i : 128 * i + 128].astype("float32") / 255 - mean) / std
-            side.step(batch.astype("float32"), y[128 * i : 128 * i + 128], rate(2 * epoch + i))
+            side.step(batch.astype("float32"), y[128 * i : 128 * i + 128], rate(3 * epoch + i))
     for name, value in model.state_dict().items():
         found = np.asarray(side.model.state_dict()[name], dtype="float64")
         assert abs(found - value).max() <= 1e-3 * max(abs(value).max(), 1e-3), name
