@@ -30,7 +30,8 @@ _WITHOUT_A_CHOICE = {
     "rotary_table": "made on the host",
     "step_pieces": "made on the host",
 }
-_BY_ANOTHER_NAME = {"nll_loss": "a function of layers", "conv1d": "conv", "conv2d": "conv", "conv3d": "conv"}
+_BY_ANOTHER_NAME = {"conv1d": "conv", "conv2d": "conv", "conv3d": "conv"}
+_BY_ANOTHER_NAME |= dict.fromkeys(("nll_loss", "prelu", "prelu_backward", "swish_backward"), "a function of layers")
 
 
 def test_every_operation_with_a_kernel_can_be_asked_about():
