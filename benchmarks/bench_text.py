@@ -18,7 +18,10 @@ LENGTHS = ((5, 5), (7, 7), (9, 8), (11, 11))  # of spelling and pronunciation: o
 
 
 def speller_parameters() -> dict[str, tuple[int, ...]]:
-    found = {"source_embedding.weight": (LETTERS, D), "target_embedding.weight": (PHONEMES, D)}
+    found: dict[str, tuple[int, ...]] = {
+        "source_embedding.weight": (LETTERS, D),
+        "target_embedding.weight": (PHONEMES, D),
+    }
     for i in range(DEPTH):
         found |= block_parameters(D, FFN, f"transformer.encoder.layers.{i}.")
     for i in range(DEPTH):

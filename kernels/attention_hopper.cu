@@ -1,12 +1,12 @@
 // attention_hopper_forward, attention_hopper_backward_queries, _backward_keys: what the kernels of attention.cu compute, by the
-//   instructions of compute capability 9.0: one warpgroup copies tiles (TMA), GROUPS others multiply (wgmma), and mbarriers
+//   instructions of compute capability 9.0: one warpgroup copies tiles (TMA), two others multiply (wgmma), and mbarriers
 //   hand the buffers to and fro.
 // attention_hopper_statistics: for the derivative lse in powers of two and delta[i] = sum_d dy[i, d] out[i, d].
 //
 // q, out, dy, dq: (batch, heads, queries, WIDTH); k, v, dk, dv: (batch, heads / group, keys, WIDTH); DTYPE in {half,
 // bfloat16}. q, k, v and dy come as tensor maps, of boxes of 64 columns and of 64 rows, or of COLS where they are streamed
 // through the buffers, of one head, so that no tile reaches into another. Results have any strides but for the last axis,
-// rows beginning at multiples of 4 bytes, for the statistics of 16. A block has GROUPS * 64 rows of one head and takes COLS
+// rows beginning at multiples of 4 bytes, for the statistics of 16. A block has 128 rows of one head and takes COLS
 // rows of the other side at a time.
 // Query i sees the keys j < min(i + shift, lengths[batch]). What is hidden adds exactly nothing, whatever it holds; a
 // query that sees nothing gives 0, lse = -inf and no gradient. A length beyond 0 … keys is noted in `faults`.
@@ -16,9 +16,9 @@
 // Source: Shah et al. 2024, arXiv 2407.08608 (warp specialisation, scores of the next tile ahead of the values of this one).
 //
 // architectures: 90a
-// compile: FORWARD DTYPE=half|bfloat16 WIDTH,COLS,GROUPS,STAGES=64,128,2,4|128,128,2,2|256,80,2,2 -> 168 registers, 0 spills
-// compile: BACKWARD_QUERIES DTYPE=half|bfloat16 WIDTH,COLS,GROUPS,STAGES=64,64,2,4|128,64,2,2 -> 168 registers, 0 spills
-// compile: BACKWARD_KEYS DTYPE=half|bfloat16 WIDTH,COLS,GROUPS,STAGES=64,64,2,4|128,64,2,2 -> 168 registers, 0 spills
+// compile: FORWARD DTYPE=half|bfloat16 WIDTH,COLS,STAGES=64,128,4|128,128,2|256,80,2 -> 168 registers, 0 spills
+// compile: BACKWARD_QUERIES DTYPE=half|bfloat16 WIDTH,COLS,STAGES=64,64,4|128,64,2 -> 168 registers, 0 spills
+// compile: BACKWARD_KEYS DTYPE=half|bfloat16 WIDTH,COLS,STAGES=64,64,4|128,64,2 -> 168 registers, 0 spills
 // compile: STATISTICS DTYPE=half|bfloat16 WIDTH=64|128 -> 40 registers, 0 spills
 #include "hopper_compat.cuh"
 #include "fault.cuh"
@@ -39,15 +39,15 @@ constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 #ifndef STATISTICS
 
-constexpr int kGroupRows = 64, kGroupThreads = 128, kRows = GROUPS * kGroupRows;
-constexpr int kThreads = (GROUPS + 1) * kGroupThreads;
+constexpr int kGroups = 2, kGroupRows = 64, kGroupThreads = 128;  // warpgroups that multiply
+constexpr int kRows = kGroups * kGroupRows, kThreads = (kGroups + 1) * kGroupThreads;
 constexpr int kPanels = WIDTH / 64;       // of 64 columns, 128 bytes: what one tile copy brings
 constexpr int kRowBytes = 128;            // in a panel
 constexpr int kSteps = WIDTH / 16;        // products along the width
 constexpr int kScores = COLS / 2, kOuts = WIDTH / 2;  // accumulators of a thread
 constexpr int kTileBytes = COLS * WIDTH * 2, kGroupBytes = kGroupRows * WIDTH * 2;
-// Registers of a thread from the beginning of its work on: 65,536 for all, in eights.
-constexpr int kCopying = GROUPS == 2 ? 24 : 32, kMultiplying = GROUPS == 2 ? 240 : 160;
+// Registers of a thread from the beginning of its work on: what the block has at launch is 168 for each.
+constexpr int kCopying = 24, kMultiplying = 240;
 
 // ---- blocks, rows and keys ------------------------------------------------------------------------------------------
 
@@ -64,10 +64,6 @@ __device__ inline int length_of(const long long* lengths, int batch, const Probl
 
 // How many of `length` keys a query sees.
 __device__ inline int seen_by(int query, int length, const Problem& p) { return min(max(query + p.shift, 0), length); }
-
-__device__ inline unsigned char* aligned_to_1024(unsigned char* memory) {
-  return memory + (1024 - shared_address(memory) % 1024) % 1024;
-}
 
 // ---- buffers: STAGES of them in turn. Tile n of a block goes to buffer n % STAGES, which is filled and emptied once a round
 
@@ -88,7 +84,7 @@ struct Buffers {
   __device__ void prepare() const {
     for (int stage = 0; stage < STAGES; ++stage) {
       mbarrier_init(full + stage, 1);
-      mbarrier_init(empty + stage, 4 * GROUPS);  // warps
+      mbarrier_init(empty + stage, 4 * kGroups);  // warps
     }
   }
 };
@@ -108,7 +104,7 @@ __device__ inline void load_tile(const Buffers& buffers, int n, const TensorMap*
 
 // The rows of all warpgroups from `row` on.
 __device__ inline void load_groups(unsigned char* to, const TensorMap* map, mbarrier* b, int row, int head, int batch) {
-  for (int g = 0; g < GROUPS; ++g) load_panels(to + g * kGroupBytes, map, b, kGroupRows, row + g * kGroupRows, head, batch);
+  for (int g = 0; g < kGroups; ++g) load_panels(to + g * kGroupBytes, map, b, kGroupRows, row + g * kGroupRows, head, batch);
 }
 
 // ---- products of a warpgroup ----------------------------------------------------------------------------------------
@@ -147,7 +143,7 @@ constexpr unsigned kLowest = kIsHalf<T> ? 0x04000400u : 0x00800080u;    // added
 __device__ inline unsigned not_finite(unsigned elements) { return ((elements & kExponent) + kLowest) & 0x80008000u; }
 
 // All threads that multiply meet: whether the predicate held for any of them.
-__device__ inline bool any_multiplier(bool predicate) { return named_barrier_or(1, GROUPS * kGroupThreads, predicate); }
+__device__ inline bool any_multiplier(bool predicate) { return named_barrier_or(1, kGroups * kGroupThreads, predicate); }
 
 // sum += weight value for a value that is not finite and has a weight.
 __device__ inline void add_not_finite(float& sum, float weight, float value) {
@@ -193,7 +189,7 @@ __device__ inline void take_not_finite(float (&o)[kOuts], unsigned (&p)[COLS / 1
   const uint4* const chunks = reinterpret_cast<const uint4*>(x);
   unsigned found = 0;
 #pragma unroll 4
-  for (int i = threadIdx.x; i < kTileBytes / 16; i += GROUPS * kGroupThreads) {
+  for (int i = threadIdx.x; i < kTileBytes / 16; i += kGroups * kGroupThreads) {
     const uint4 chunk = chunks[i];
     found |= not_finite(chunk.x) | not_finite(chunk.y) | not_finite(chunk.z) | not_finite(chunk.w);
   }
@@ -201,7 +197,7 @@ __device__ inline void take_not_finite(float (&o)[kOuts], unsigned (&p)[COLS / 1
   add_all_not_finite(o, p, x);
   any_multiplier(false);  // all have read it
 #pragma unroll 1
-  for (int i = threadIdx.x; i < kTileBytes / 4; i += GROUPS * kGroupThreads) {
+  for (int i = threadIdx.x; i < kTileBytes / 4; i += kGroups * kGroupThreads) {
     unsigned& elements = reinterpret_cast<unsigned*>(x)[i];
     elements &= ~((not_finite(elements) >> 15) * 0xffffu);
   }
@@ -275,7 +271,7 @@ attention_hopper_forward(T* out, float* lse, const long long* lengths, long long
                          const __grid_constant__ Problem p) {
   DYN_SHARED(memory);
   unsigned char* const tiles_q = aligned_to_1024(memory);
-  unsigned char* const tiles = tiles_q + GROUPS * kGroupBytes;
+  unsigned char* const tiles = tiles_q + kGroups * kGroupBytes;
   mbarrier* const barriers = reinterpret_cast<mbarrier*>(tiles + 2 * STAGES * kTileBytes);
   const Buffers keys = {tiles, barriers, barriers + STAGES};
   const Buffers values = {tiles + STAGES * kTileBytes, barriers + 2 * STAGES, barriers + 3 * STAGES};
@@ -298,10 +294,10 @@ attention_hopper_forward(T* out, float* lse, const long long* lengths, long long
   __syncthreads();
 
   const int group = threadIdx.x / kGroupThreads;
-  if (group == GROUPS) {
+  if (group == kGroups) {
     setmaxnreg_dec<kCopying>();
     if (threadIdx.x % kGroupThreads == 0 && count > 0) {
-      mbarrier_arrive_expect_tx(full_q, GROUPS * kGroupBytes);
+      mbarrier_arrive_expect_tx(full_q, kGroups * kGroupBytes);
       load_groups(tiles_q, &map_q, full_q, first, head, batch);
       for (int n = 0; n < count; ++n) {
         load_tile(keys, n, &map_k, (count - 1 - n) * COLS, key_head, batch);
@@ -425,8 +421,8 @@ attention_hopper_backward_queries(T* dq, const float* statistics, const long lon
                                   const __grid_constant__ TensorMap map_dy, const __grid_constant__ Problem p) {
   DYN_SHARED(memory);
   unsigned char* const tiles_q = aligned_to_1024(memory);
-  unsigned char* const tiles_dy = tiles_q + GROUPS * kGroupBytes;
-  unsigned char* const tiles = tiles_dy + GROUPS * kGroupBytes;
+  unsigned char* const tiles_dy = tiles_q + kGroups * kGroupBytes;
+  unsigned char* const tiles = tiles_dy + kGroups * kGroupBytes;
   const Streams streams(tiles, reinterpret_cast<mbarrier*>(tiles + 2 * STAGES * kTileBytes));
 
   const int tiles_of_queries = (p.queries + kRows - 1) / kRows;
@@ -438,10 +434,10 @@ attention_hopper_backward_queries(T* dq, const float* statistics, const long lon
   __syncthreads();
 
   const int group = threadIdx.x / kGroupThreads;
-  if (group == GROUPS) {
+  if (group == kGroups) {
     setmaxnreg_dec<kCopying>();
     if (threadIdx.x % kGroupThreads == 0 && count > 0) {
-      mbarrier_arrive_expect_tx(streams.full, 2 * GROUPS * kGroupBytes);
+      mbarrier_arrive_expect_tx(streams.full, 2 * kGroups * kGroupBytes);
       load_groups(tiles_q, &map_q, streams.full, first, head, batch);
       load_groups(tiles_dy, &map_dy, streams.full, first, head, batch);
       for (int n = 0; n < count; ++n) {
@@ -505,8 +501,8 @@ attention_hopper_backward_keys(T* dk, T* dv, const float* statistics, const long
                                const __grid_constant__ TensorMap map_dy, const __grid_constant__ Problem p) {
   DYN_SHARED(memory);
   unsigned char* const tiles_k = aligned_to_1024(memory);
-  unsigned char* const tiles_v = tiles_k + GROUPS * kGroupBytes;
-  unsigned char* const tiles = tiles_v + GROUPS * kGroupBytes;
+  unsigned char* const tiles_v = tiles_k + kGroups * kGroupBytes;
+  unsigned char* const tiles = tiles_v + kGroups * kGroupBytes;
   float* const lses = reinterpret_cast<float*>(tiles + 2 * STAGES * kTileBytes);  // of the queries in x
   float* const deltas = lses + STAGES * COLS;                                     // and in y
   const Streams streams(tiles, reinterpret_cast<mbarrier*>(deltas + STAGES * COLS));
@@ -521,10 +517,10 @@ attention_hopper_backward_keys(T* dk, T* dv, const float* statistics, const long
   __syncthreads();
 
   const int group = threadIdx.x / kGroupThreads;
-  if (group == GROUPS) {
+  if (group == kGroups) {
     setmaxnreg_dec<kCopying>();
     if (threadIdx.x % kGroupThreads == 0 && count > 0) {
-      mbarrier_arrive_expect_tx(streams.full, 2 * GROUPS * kGroupBytes);
+      mbarrier_arrive_expect_tx(streams.full, 2 * kGroups * kGroupBytes);
       load_groups(tiles_k, &map_k, streams.full, first, key_head, batch);
       load_groups(tiles_v, &map_v, streams.full, first, key_head, batch);
       constexpr int kBytes = COLS * sizeof(float);
@@ -589,8 +585,8 @@ attention_hopper_backward_keys(T* dk, T* dv, const float* statistics, const long
 
 #else  // STATISTICS
 
-// statistics: lse in powers of two, then delta, each batch heads padded; a query that sees nothing, or does not exist, has
-// lse = +inf, and so no weights. A warp to a query.
+// statistics: lse in powers of two, then delta, each batch heads padded; a query that does not exist has lse = +inf, and so
+// no weights. A warp to a query.
 extern "C" __global__ void __launch_bounds__(128)
 attention_hopper_statistics(const T* dy, const T* out, const float* lse, float* statistics, long long rows, const __grid_constant__ Problem p) {
   const long long row = (long long)blockIdx.x * 4 + threadIdx.x / 32;
@@ -604,8 +600,7 @@ attention_hopper_statistics(const T* dy, const T* out, const float* lse, float* 
     const Pack<T, kVector> b = load_pack<kVector>(out + batch * p.out.batch + head * p.out.head + query * p.out.row + lane * kVector);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) sum += to_float(a.at[i]) * to_float(b.at[i]);
-    const float found = lse[(batch * p.heads + head) * p.queries + query];
-    if (found != -INFINITY) power = found * kLog2E;
+    power = lse[(batch * p.heads + head) * p.queries + query] * kLog2E;
   }
   sum = warp_sum(sum);
   if (lane == 0) {

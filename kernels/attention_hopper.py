@@ -22,7 +22,7 @@ _CAPABILITY = 90  # its instructions are those of this one alone: neither older 
 _FEWEST_QUERIES = 64  # fewer do not fill one warpgroup's rows
 _LONGEST = 2**30  # queries or keys that the kernels' 32-bit indices reach
 _GROUP_ROWS, _PANEL = 64, 64  # rows that a warpgroup multiplies, columns of one tile copy
-_GROUP_THREADS = 128
+_BLOCK_ROWS, _THREADS = 128, 384  # two warpgroups multiply, one copies
 _ALIGNMENT = 1024  # bytes, of tiles in shared memory
 _ITEM, _WORD, _BARRIER = 2, 4, 8  # bytes
 _ARCHITECTURE = "-arch=sm_90a"
@@ -40,24 +40,20 @@ _PROBLEM = np.dtype(  # struct Problem in attention_hopper.cu
 
 
 class _Tiles(NamedTuple):
-    """How a block divides its work: rows of the streamed tiles, warpgroups that multiply, buffers in turn."""
+    """How a block divides its work: rows of the streamed tiles, and buffers in turn."""
 
     columns: int
-    groups: int
     stages: int
 
     def shared(self, width: int, kept: int) -> int:
         """Bytes of shared memory: ``kept`` tiles with the block's rows, two streams of tiles, and their barriers."""
-        rows = kept * self.groups * _GROUP_ROWS + 2 * self.stages * self.columns
+        rows = kept * _BLOCK_ROWS + 2 * self.stages * self.columns
         return _ALIGNMENT + rows * width * _ITEM + _BARRIER * (1 + 4 * self.stages)
 
 
 # By the width of the heads: what the registers and 227 KiB of shared memory hold. Not measured yet.
-_FORWARD = {64: _Tiles(128, 2, 4), 128: _Tiles(128, 2, 2), 256: _Tiles(80, 2, 2)}
-_BACKWARD = {64: _Tiles(64, 2, 4), 128: _Tiles(64, 2, 2)}
-_ROWS_OF_A_BLOCK = 128
-
-
+_FORWARD = {64: _Tiles(128, 4), 128: _Tiles(128, 2), 256: _Tiles(80, 2)}
+_BACKWARD = {64: _Tiles(64, 4), 128: _Tiles(64, 2)}
 FORWARD_WIDTHS, BACKWARD_WIDTHS = tuple(_FORWARD), tuple(_BACKWARD)
 
 
@@ -174,23 +170,20 @@ def _has_words(backend: Backend, array: Array) -> bool:
 
 def _padded(queries: int) -> int:
     """Queries of one head in the statistics, so that every tile has its own."""
-    return -(-queries // _ROWS_OF_A_BLOCK) * _ROWS_OF_A_BLOCK
+    return -(-queries // _BLOCK_ROWS) * _BLOCK_ROWS
 
 
 @lru_cache(maxsize=1024)
 def _forward(case: _Case) -> Plan:
     batch, heads, queries, _ = case.shape
     tiles = _FORWARD[case.width]
-    rows = tiles.groups * _GROUP_ROWS
-    grid = blocks("attention", -(-queries // rows) * batch * heads, 1)
+    grid = blocks("attention", -(-queries // _BLOCK_ROWS) * batch * heads, 1)
     shared = tiles.shared(case.width, 1)
     because = (
-        f"products of {case.dtype} by warpgroups (wgmma), {rows} queries against {tiles.columns} keys at a time, "
-        f"copied ahead into {tiles.stages} buffers"
+        f"products of {case.dtype} by warpgroups (wgmma), {_BLOCK_ROWS} queries against {tiles.columns} keys at a "
+        f"time, copied ahead into {tiles.stages} buffers"
     )
-    return Plan(
-        "attention_hopper_forward", _defines("FORWARD", case, tiles), grid, _threads(tiles), (), because, shared
-    )
+    return Plan("attention_hopper_forward", _defines("FORWARD", case, tiles), grid, _THREADS, (), because, shared)
 
 
 @lru_cache(maxsize=1024)
@@ -198,18 +191,17 @@ def _backward(case: _Case) -> tuple[Plan, Plan]:
     """For the gradients of queries and of keys and values."""
     batch, heads, queries, keys = case.shape
     tiles = _BACKWARD[case.width]
-    rows = tiles.groups * _GROUP_ROWS
     because = (
-        f"products of {case.dtype} by warpgroups (wgmma), {rows} by {tiles.columns}; the weights are computed again "
-        "once for the queries and once for the keys, so nothing is added atomically"
+        f"products of {case.dtype} by warpgroups (wgmma), {_BLOCK_ROWS} by {tiles.columns}; the weights are computed "
+        "again once for the queries and once for the keys, so nothing is added atomically"
     )
     plans = []
     for name, length, count in (("queries", queries, batch * heads), ("keys", keys, batch * case.key_heads)):
-        grid = blocks("attention_backward", -(-length // rows) * count, 1)
+        grid = blocks("attention_backward", -(-length // _BLOCK_ROWS) * count, 1)
         shared = tiles.shared(case.width, 2) + (2 * tiles.stages * tiles.columns * 4 if name == "keys" else 0)
         defines = _defines(f"BACKWARD_{name.upper()}", case, tiles)
         kernel = f"attention_hopper_backward_{name}"
-        plans.append(Plan(kernel, defines, grid, _threads(tiles), (), because, shared))
+        plans.append(Plan(kernel, defines, grid, _THREADS, (), because, shared))
     return plans[0], plans[1]
 
 
@@ -222,14 +214,9 @@ def _statistics(dtype: np.dtype[Any], width: int, rows: int) -> Plan:
 
 def _defines(kernel: str, case: _Case, tiles: _Tiles) -> tuple[str, ...]:
     """The macros of one variant, and the instructions it is compiled for."""
-    sizes = {"WIDTH": case.width, "COLS": tiles.columns, "GROUPS": tiles.groups, "STAGES": tiles.stages}
+    sizes = {"WIDTH": case.width, "COLS": tiles.columns, "STAGES": tiles.stages}
     macros = (f"{name}={value}" for name, value in {"DTYPE": c_type(case.dtype), **sizes}.items())
     return (kernel, *macros, _ARCHITECTURE)
-
-
-def _threads(tiles: _Tiles) -> int:
-    """Those of the warpgroups that multiply, and of the one that copies."""
-    return (tiles.groups + 1) * _GROUP_THREADS
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------

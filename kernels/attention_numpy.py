@@ -1,7 +1,8 @@
 """Attention on the CPU: blocks of queries against all keys, as many heads at once as the cache holds.
 
 Scores are formed transposed, ``S^T = k q^T``, which BLAS does a quarter faster than ``q k^T`` for narrow heads. The
-length of the longest query and key bounds every score, so the maximum is seldom needed. The backward pass appends
+length of the longest query and key bounds every score, so the maximum is seldom needed. A few queries against many keys
+(a decoder with a cache) read the keys once: there the maximum costs less than that bound. The backward pass appends
 ``-lse`` to the queries and 1 to the keys, so that one product gives the logarithm of the weights, and ``-delta`` to
 ``dy`` and 1 to the values, so that one gives ``dP - delta``: two elementwise passes are left.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _SCORES = 1 << 18  # held at a time: 1 MB in float32
 _FEWEST_QUERIES, _MOST_QUERIES = 64, 256  # in a block: fewer make poor products, more leave the cache
+_FEW_QUERIES = 8  # of all heads that share a key: no more than the width of a head, so their scores are small
 _WORTH_A_THREAD = 1 << 22  # multiply-adds
 # No maximum is subtracted where no score reaches this power of two: 2**60 is far from overflow, and so is
 # 2**(60 + 60), what a hidden score over the sum of the visible ones may come to before it is multiplied by 0.
@@ -161,6 +163,9 @@ def _part(array: Any, *block: Any) -> Any:
 
 def forward(q: Any, k: Any, v: Any, options: Options, out: Any, lse: Any) -> None:
     """``out`` and ``lse`` of :func:`kernels.attention`, float32 or float64, at least one key, in place."""
+    if _are_few(options, k.shape[1]):
+        _few(q, k, v, options.scale, out, lse)
+        return
     work, base = _Work(q, k, v, options), _base(q.dtype)
     width, factor = q.shape[3], options.scale * base.unit
 
@@ -204,6 +209,38 @@ def forward(q: Any, k: Any, v: Any, options: Options, out: Any, lse: Any) -> Non
                     y *= total.swapaxes(2, 3)
 
     parallel(part, len(work.units), work.grain)
+
+
+def _are_few(options: Options, key_heads: int) -> bool:
+    """Whether a few queries see all keys and drop nothing."""
+    hides = options.causal or options.dropout or options.key_lengths is not None
+    queries = options.shape[1] // key_heads * options.shape[2]
+    return queries <= _FEW_QUERIES and not hides and options.mask is None and options.bias is None
+
+
+def _few(q: Any, k: Any, v: Any, scale: float, out: Any, lse: Any) -> None:
+    """:func:`forward` where :func:`_are_few`: the queries of the heads that share a key lie below one another."""
+    (batch, heads, queries, width), key_heads, keys, value_width = q.shape, k.shape[1], k.shape[2], v.shape[3]
+    base = _base(q.dtype)
+    scaled = q * q.dtype.type(scale * base.unit)
+    grouped = scaled.reshape(batch, key_heads, heads // key_heads * queries, width)
+
+    def part(first: int, last: int) -> None:
+        h, every = slice(first, last), slice(first * heads // key_heads, last * heads // key_heads)
+        s = np.matmul(grouped[:, h], k[:, h].swapaxes(2, 3))  # (B, key heads, queries of a group, Tk)
+        largest = s.max(axis=3, keepdims=True)
+        np.copyto(largest, 0.0, where=largest == -math.inf)
+        s -= largest
+        base.exp(s, out=s)
+        total = s.sum(axis=3, keepdims=True)
+        lse[:, every] = ((base.log(total) + largest) * (1.0 / base.unit)).reshape(batch, -1, queries)
+        np.copyto(total, 1.0, where=total == 0.0)
+        y = np.matmul(s, v[:, h])
+        y /= total
+        out[:, every] = y.reshape(batch, -1, queries, value_width)
+
+    products = batch * heads * queries * keys * (width + value_width)
+    parallel(part, key_heads, -(-_WORTH_A_THREAD * key_heads // products))
 
 
 def backward(

@@ -141,7 +141,12 @@ __device__ inline void mbarrier_wait(mbarrier* b, int parity) {
   }
 }
 
-// ---- descriptors for the 128-byte swizzle that tma_load_2d writes. The operand begins at a multiple of 1024 bytes.
+// ---- descriptors for the 128-byte swizzle that tile copies write. The operand begins at a multiple of 1024 bytes.
+
+// From where on dynamic shared memory can hold such operands: up to 1,023 bytes further.
+__device__ inline unsigned char* aligned_to_1024(unsigned char* memory) {
+  return memory + (1024 - shared_address(memory) % 1024) % 1024;
+}
 
 // k innermost: rows of 64 elements, 8 rows in 1024 bytes. The next 16 elements along k: descriptor + 2.
 __device__ inline unsigned long long wgmma_descriptor(const void* p) {

@@ -52,6 +52,8 @@ class KeyValues:
     def append(self, keys: Any, values: Any) -> tuple[Array, Array]:
         """Add places at the end; returns all keys and all values, as views that later places do not change.
 
+        (After :meth:`truncate` they do.)
+
         Args:
             keys, values: shape ``(N, h, T, d)``; N, h, d, dtype and device as at the first call. d of the values may
                 be another one than that of the keys.
@@ -96,6 +98,13 @@ class KeyValues:
         index = backend.from_numpy(backend_for(device("cpu")).xp.asarray(rows, "int64"), place)
         keys, values = (backend.xp.take(buffer, index, axis=0) for buffer in self._buffers)
         self._buffers = keys, values
+
+    def truncate(self, places: int) -> None:
+        """Forget all but the first ``places`` places; the memory stays for others."""
+        places = length("KeyValues.truncate", "places", places)
+        if places > self.length:
+            raise ValueError(f"KeyValues.truncate: places must be at most {self.length}, which are kept, got {places}")
+        self.length = places
 
     def _filled(self, which: int) -> Array:
         if self._buffers is None:
@@ -179,6 +188,11 @@ class KVCache:
         for layer in self._layers:
             layer.self_attn.reorder(rows)
             layer.multihead_attn.reorder(rows)
+
+    def truncate(self, tokens: int) -> None:
+        """Forget all but the first ``tokens`` tokens, to go on from there in another way."""
+        for layer in self._layers:
+            layer.self_attn.truncate(tokens)
 
     @property
     def nbytes(self) -> int:

@@ -168,8 +168,8 @@ def test_many_blocks_of_queries_and_stacks_of_heads(kind: str, stack: int, monke
     for name, value in (("_FEWEST_QUERIES", 1), ("_MOST_QUERIES", 3), ("_SCORES", 3 * 9 * stack)):
         monkeypatch.setattr(attention_numpy, name, value)
     monkeypatch.setattr(definition, "_BLOCK", 60)
-    for dtype in ("float32", "float16"):  # the CPU path, and the definition
-        check(Device("cpu"), 2, 8, 4, 8, 9, 5, 4, dtype=dtype, **OPTIONS[kind](2, 8, 8, 9))
+    for dtype, key_heads in (("float32", 4), ("float32", 8), ("float16", 4)):  # the CPU path, and the definition
+        check(Device("cpu"), 2, 8, key_heads, 8, 9, 5, 4, dtype=dtype, **OPTIONS[kind](2, 8, 8, 9))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", BF16], ids=str)
@@ -263,6 +263,26 @@ def test_threads_share_the_heads_and_repeat_bit_for_bit() -> None:
     for one, three, again in zip(*results, strict=True):
         np.testing.assert_array_equal(three, again)
         assert_close(three, one, atol=2e-5 * np.abs(one).max())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_few_queries_against_many_keys_share_the_heads_too(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_numpy, "_WORTH_A_THREAD", 1)
+    before = lamella.backend.get_num_threads()
+    try:
+        lamella.set_num_threads(threads)
+        check(Device("cpu"), 2, 6, 3, 2, 40, 5, 4)
+        check(Device("cpu"), 1, 3, 3, 8, 7, 4, 6, dtype="float64")
+    finally:
+        lamella.set_num_threads(before)
+
+
+@pytest.mark.parametrize("queries", [1, 9])
+def test_scores_below_every_number_give_0(queries: int) -> None:
+    q, k, v = (np.full((1, 1, rows, 2), x, np.float32) for rows, x in ((queries, 1e30), (3, -1e30), (3, 1)))
+    out, lse = kernels.attention(q, k, v, return_lse=True)
+    assert not out.any()
+    assert (lse == -np.inf).all()
 
 
 def test_derivatives_agree_with_central_differences(device: Device) -> None:

@@ -199,7 +199,10 @@ CASES: dict[str, Callable[[SimulatorBackend], None]] = {
 }
 
 
-@pytest.mark.parametrize("case", [*list(CASES)[:-1], pytest.param("open keys", marks=pytest.mark.slow)])
+_SLOW = ("open keys", "gradients of values, not finite")
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow if c in _SLOW else ()) for c in CASES])
 def test_the_kernels_keep_the_definition(case: str) -> None:
     with hopper() as sim:
         CASES[case](sim)
@@ -229,7 +232,9 @@ def test_intact_kernels_raise_no_alarm_over_many_seeds() -> None:
 
 
 @pytest.mark.parametrize("dtype", [pytest.param(HALF, marks=pytest.mark.slow), BF16], ids=str)
-@pytest.mark.parametrize("width", [64, pytest.param(128, marks=pytest.mark.slow), 256])
+@pytest.mark.parametrize(
+    "width", [pytest.param(64, marks=pytest.mark.slow), pytest.param(128, marks=pytest.mark.slow), 256]
+)
 def test_every_width_keeps_the_definition(width: int, dtype: np.dtype) -> None:
     with hopper() as sim:
         _check(sim, dtype, (1, 4, 2, 65, 300, width))

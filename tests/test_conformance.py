@@ -386,11 +386,13 @@ def test_a_wrapper_does_on_a_gpu_what_it_does_on_the_simulator(case: Case):
 
 
 def _on_device(array: np.ndarray, box: tuple[int, ...]) -> tuple[Any, np.ndarray]:
-    """A float16 array in device memory, and the driver's own descriptor of it."""
+    """A float16 array in device memory, its axes in the same order there, and the driver's own descriptor of it."""
     import cupy
 
-    on_device = cupy.asarray(array)
-    return on_device, encode_tensor_map(on_device.data.ptr, "float16", array.shape, on_device.strides, box)
+    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    kept = cupy.asarray(np.ascontiguousarray(array.transpose(order)))
+    strides = kept.transpose([order.index(axis) for axis in range(array.ndim)]).strides
+    return kept, encode_tensor_map(kept.data.ptr, "float16", array.shape, strides, box)
 
 
 @pytest.mark.gpu

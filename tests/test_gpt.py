@@ -13,6 +13,7 @@ import lamella
 import lamella.layers as L
 from lamella import models
 from lamella.backend import Device, backend_for
+from lamella.benchmarks import bench_gpt
 from lamella.testing import assert_close
 
 V, LONGEST, D, LAYERS, HEADS = 19, 12, 16, 2, 4
@@ -245,3 +246,14 @@ def test_it_names_what_is_wrong() -> None:
         model(some_ids(1, 3), padding=[-1])
     with pytest.raises(RuntimeError, match=r"does not go through a cache; work under lamella\.no_grad"):
         model(some_ids(1, 3), cache=L.KVCache())
+
+
+@pytest.mark.parametrize(
+    "case", [bench_gpt.step_case(2, 5, 7, 8, 2, 2), bench_gpt.token_case(6, 7, 8, 2, 2)], ids=["step", "token"]
+)
+def test_its_benchmarks_give_the_right_answer(case: Any) -> None:
+    numbers = case.numbers(np.random.default_rng(0))
+    run = case.contenders["lamella"](*numbers)
+    results = tuple(np.asarray(r) for _ in range(case.steps) for r in run())
+    assert case.error(results, numbers) <= case.allowed("float32")
+    assert case.error(tuple(1.01 * r for r in results), numbers) > case.allowed("float32")

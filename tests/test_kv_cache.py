@@ -63,6 +63,23 @@ def test_reorder_takes_rows_several_times_or_not_at_all(device: Device) -> None:
     np.testing.assert_array_equal(to_numpy(k), np.concatenate([keys[rows], more], axis=2))
 
 
+def test_after_truncate_other_tokens_follow(device: Device) -> None:
+    to_numpy = backend_for(device).to_numpy
+    keys, others = normal(2, 1, 5, 3), normal(2, 1, 2, 3, seed=1)
+    cache = L.KVCache(8)
+    cache.truncate(0)
+    kept = cache.layer(0).self_attn
+    kept.append(on(device, keys), on(device, keys))
+    cache.layer(0).multihead_attn.append(on(device, keys), on(device, keys))
+    cache.truncate(2)
+    assert cache.length == 2
+    kept.append(on(device, others), on(device, others))
+    np.testing.assert_array_equal(to_numpy(kept.values), np.concatenate([keys[:, :, :2], others], axis=2))
+    assert cache.layer(0).multihead_attn.length == 5  # of the source, which is as it was
+    with pytest.raises(ValueError, match=r"truncate: places must be at most 4, which are kept, got 5"):
+        cache.truncate(5)
+
+
 def test_it_names_what_is_wrong() -> None:
     kept, new = L.KeyValues(), normal(2, 3, 1, 4)
     with pytest.raises(ValueError, match=r"keys and values must have shape \(N, h, T, d\), got \(2, 3, 1, 4\), \(2, 3"):
@@ -116,6 +133,21 @@ def test_keys_of_another_sequence_are_projected_once(device: Device) -> None:
     np.testing.assert_allclose(np.concatenate([first, later]), expected, atol=2e-6)
     np.testing.assert_allclose(again, expected[:, [1, 1, 0]], atol=2e-6)
     assert cache.length == 5
+
+
+def test_one_query_reads_the_cache_where_it_lies_by_a_kernel_that_splits_the_keys(
+    simulator: lamella.testing.SimulatorBackend,
+) -> None:
+    device = lamella.device("simulator")
+    attention = L.MultiheadAttention(64, 2, batch_first=True, rng=lamella.Generator(0)).to(device)
+    cache, x = L.KeyValues(600), on(device, normal(1, 1, 64))
+    kept = on(device, normal(1, 2, 520, 32))
+    cache.append(kept, kept)
+    with lamella.no_grad():
+        simulator.reset()
+        attention(x, x, x, is_causal=True, cache=cache, need_weights=False)
+    assert simulator.launches == {"attention_forward": 1, "attention_combine": 1}
+    assert simulator.operations == {"gemm": 2, "add": 2, "setitem": 2}  # projections and biases; the new key and value
 
 
 def test_attention_names_what_is_wrong_with_a_cache() -> None:

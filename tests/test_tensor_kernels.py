@@ -146,7 +146,7 @@ extern "C" __global__ void __launch_bounds__(128) one_warp_skips_the_wait(int* x
 // A product of zeros, after which the misuse that a macro names.
 extern "C" __global__ void __launch_bounds__(128) multiplies_zeros(float* y) {
   DYN_SHARED(memory);
-  unsigned char* tile = memory + (1024 - shared_address(memory) % 1024) % 1024;
+  unsigned char* tile = aligned_to_1024(memory);
   for (int i = threadIdx.x; i < 8192; i += 128) tile[i] = 0;
   async_proxy_fence();
   __syncthreads();

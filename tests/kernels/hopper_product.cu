@@ -13,7 +13,7 @@ constexpr int kBytesA = kRows * kDepth * 2, kBytes = kBytesA + COLUMNS * kDepth 
 extern "C" __global__ void __launch_bounds__(256, 1)
 hopper_product(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, float* c, int M, int N, int K) {
   DYN_SHARED(memory);
-  unsigned char* tiles = memory + (1024 - shared_address(memory) % 1024) % 1024;
+  unsigned char* tiles = aligned_to_1024(memory);
   mbarrier* full = reinterpret_cast<mbarrier*>(tiles + kStages * kBytes);
   mbarrier* empty = full + kStages;
   const int t = threadIdx.x, m0 = blockIdx.y * kRows, n0 = blockIdx.x * COLUMNS, steps = (K + kDepth - 1) / kDepth;

@@ -5,10 +5,6 @@
 
 #define KERNEL(name) extern "C" __global__ void __launch_bounds__(128) name
 
-__device__ unsigned char* aligned_to_1024(unsigned char* memory) {
-  return memory + (1024 - shared_address(memory) % 1024) % 1024;
-}
-
 // The image in shared memory of one tile of 64 x 64 16-bit elements.
 KERNEL(loads_a_tile)(const __grid_constant__ TensorMap map, unsigned short* image, int column, int row) {
   DYN_SHARED(memory);
