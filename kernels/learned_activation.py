@@ -143,6 +143,11 @@ def _explain_prelu_backward(dy: Array, x: Array, weight: Array) -> Plan:
     return _explain("learned_backward", "leaky_relu", x, weight, dy)
 
 
+@explained("swish")
+def _explain_swish(x: Array, beta: Array) -> Plan:
+    return _explain("learned_forward", "swish", x, beta)
+
+
 @explained("swish_backward")
 def _explain_swish_backward(dy: Array, x: Array, beta: Array) -> Plan:
     return _explain("learned_backward", "swish", x, beta, dy)
