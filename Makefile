@@ -18,12 +18,13 @@ INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
 # One BLAS thread: two processes with spinning BLAS workers on the same cores take twenty times as long.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help minilm demo lectures test test-slow test-all bench performance lint mutants gpu clean interpreter compiler
+.PHONY: help minilm demo lectures docs test test-slow test-all bench performance lint mutants gpu clean interpreter compiler
 .NOTPARALLEL:
 
 help:
 	@echo "make demo      train on handwritten digits on every usable device, in about a minute"
 	@echo "make lectures  every lecture's claims measured, printed and drawn, pictures in lectures-output (some minutes)"
+	@echo "make docs      the pages in docs/_build, with the pictures of make lectures where it has run (a minute)"
 	@echo "make test      the tests, one small case a branch (three to seven minutes)"
 	@echo "make test-slow the wide matrices and the wheel"
 	@echo "make test-all  both"
@@ -42,6 +43,10 @@ lectures: $(VENV)/installed-examples
 	@for script in examples/lectures/*.py; do echo "== $$script"; \
 	  MPLBACKEND=Agg OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python $$script lectures-output || exit 1; done
 	@echo "The pictures are in lectures-output."
+
+docs: $(VENV)/installed-docs
+	@$(BIN)/python -m sphinx -c docs --quiet --fail-on-warning --keep-going . docs/_build
+	@echo "The pages are in docs/_build: open docs/_build/index.html."
 
 test: $(VENV)/installed-dev compiler
 	$(PYTEST) -m "not slow" $(ARGS)
@@ -78,7 +83,7 @@ gpu: interpreter
 	@$(PYTHON) .ci/gpu.py --out "$(OUT)" --part "$(PART)" --require "$(REQUIRE)"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks demo-output lectures-output gpu-report
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks demo-output lectures-output gpu-report docs/_build docs/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- what the targets stand on -------------------------------------------------------------------------------------
@@ -96,6 +101,11 @@ $(VENV)/installed-demo: pyproject.toml | $(BIN)/python
 	@echo "Installing lamella and what the demo needs into $(VENV), once ..."
 	@$(INSTALL) -e '.[demo]'
 	@touch $@
+
+$(VENV)/installed-docs: pyproject.toml | $(BIN)/python
+	@echo "Installing lamella and what builds its pages into $(VENV), once ..."
+	@$(INSTALL) -e '.[docs]'
+	@touch $@ $(VENV)/installed-demo $(VENV)/installed-examples
 
 $(VENV)/installed-examples: pyproject.toml | $(BIN)/python
 	@echo "Installing lamella and what the examples need into $(VENV), once ..."

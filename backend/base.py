@@ -77,7 +77,11 @@ class Backend:
 
     # -- devices -------------------------------------------------------------------------------------------------
     def devices(self) -> tuple[Device, ...]:
-        """The usable devices of this kind; raises :class:`DeviceUnavailableError` with the reason where none is."""
+        """The usable devices of this kind.
+
+        Raises:
+            DeviceUnavailableError: there is none; says why.
+        """
         raise NotImplementedError
 
     def device_of(self, array: Array) -> Device:

@@ -193,7 +193,7 @@ class Generator:
 
     @property
     def state(self) -> tuple[int, int]:
-        """(seed, offset): all there is to store and to restore."""
+        """Seed and offset, all there is to store and to restore."""
         return self._seed, self._offset
 
     @state.setter
@@ -219,7 +219,11 @@ class Generator:
         return Generator(_hash(*self.reserve(2)))
 
     def reserve(self, count: int) -> tuple[int, int]:
-        """Take ``count`` words out of the stream without computing them: (key, offset) for :func:`random_bits`."""
+        """Take ``count`` words out of the stream without computing them.
+
+        Returns:
+            ``(key, offset)`` for :func:`lamella.backend.random_bits`.
+        """
         count = operator.index(count)
         if _drawn.again is not None:
             return _drawn.next(self._seed, count)

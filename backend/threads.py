@@ -180,7 +180,7 @@ def parallel(work: Callable[[int, int], None], length: int, grain: int = 1) -> N
         grain: a part holds at least so many items; each call into NumPy should cover 64 K elements or more, or the
             threads only hand the interpreter lock to and fro.
     Raises:
-        Whatever ``work`` raises, after every part has ended.
+        Exception: what ``work`` raises, after every part has ended.
     """
     parts = min(_pool.count, max(1, length // max(1, grain)))
     if parts == 1 or not _pool.lock.acquire(blocking=False):  # busy: a region inside a region, or another thread's

@@ -1,7 +1,7 @@
 """From plain arrays to a kernel launch: what the launchers of all kernels share.
 
 CuPy checks nothing at a launch: it passes a Python float as double, ignores strides, and cuts an oversized grid. So a
-launcher decides everything in a :class:`Plan`, made of plain numbers, and only then touches the arrays.
+launcher decides everything in a ``Plan``, made of plain numbers, and only then touches the arrays.
 """
 
 from __future__ import annotations

@@ -74,8 +74,17 @@ def sum_rows(a: Array, out: Array | None = None) -> Array:
     Args:
         a: float16, bfloat16, float32 or float64; 16-bit floats are added in float32.
         out: where to write, C-contiguous, of the dtype of ``a``; a new array by default.
+    Raises:
+        ValueError: ``a`` has not 2 axes, or ``out`` does not fit.
     """
+    if a.ndim != 2:
+        raise ValueError(f"sum_rows: a must have shape (N, D), got {a.shape}")
     backend = backend_of(a)
+    if out is not None and (out.shape != a.shape[1:] or out.dtype != a.dtype or not out.flags.c_contiguous):
+        raise ValueError(
+            f"sum_rows: out must be C-contiguous {a.dtype} of shape {a.shape[1:]}, got {out.dtype} of {out.shape} with "
+            f"strides {out.strides}"
+        )
     if backend.runs_cuda and (plan := _select_sum(a)).kernel:
         layout = (1, *a.shape)
         total = _on_cuda(backend, "sum", plan, contiguous(backend, a), layout, out)

@@ -189,7 +189,7 @@ class Linear(Module):
         return linear(x, self.weight, self.bias)
 
     def run_with(self, x: Any, form: kernels.Activation | None, drop: Any, residual: Any) -> Tensor:
-        """Forward with an activation, a Dropout module and a residual, or None, in one launch; for :mod:`.fusion`."""
+        """Forward with an activation, a Dropout module and a residual, or None, in one launch; for ``fusion.py``."""
         dropping = None
         try:
             if drop is not None and drop.training and drop.p:

@@ -1,4 +1,4 @@
-"""Softsign: x / (1 + |x|)."""
+"""Softsign, ``x / (1 + |x|)``."""
 
 from __future__ import annotations
 

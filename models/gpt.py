@@ -1,7 +1,7 @@
 """The decoder-only Transformer: GPT-2 by default, and with other options the Llama family.
 
 Parameters have the names of GPT-2's published files (``wte``, ``wpe``, ``h.0.attn.c_attn``, …, ``ln_f``), but every
-matrix is that of a :class:`Linear`, ``(out, in)``, where those files have ``(in, out)``: transpose ``c_attn``,
+matrix is that of a ``Linear``, ``(out, in)``, where those files have ``(in, out)``: transpose ``c_attn``,
 ``c_proj`` (both) and ``c_fc``. ``lm_head.weight`` exists only with ``tied=False``; else the head is ``wte.weight``.
 
 ========================== ======================================================================

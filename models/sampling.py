@@ -1,7 +1,7 @@
 """From scores to the next token: what makes some tokens unlikely or impossible, and the draw.
 
-Plain arrays of any device in and out, one row for each sequence. :func:`generate` applies them in this order:
-:func:`penalize_repetition`, temperature, :func:`keep_top_k`, :func:`keep_top_p`, :func:`draw`.
+Plain arrays of any device in and out, one row for each sequence. :func:`lamella.models.generate` applies them in this
+order: :func:`penalize_repetition`, temperature, :func:`keep_top_k`, :func:`keep_top_p`, :func:`draw`.
 """
 
 from __future__ import annotations

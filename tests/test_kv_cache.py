@@ -135,6 +135,21 @@ def test_keys_of_another_sequence_are_projected_once(device: Device) -> None:
     assert cache.length == 5
 
 
+def test_one_query_reads_the_cache_where_it_lies_by_a_kernel_that_splits_the_keys(
+    simulator: lamella.testing.SimulatorBackend,
+) -> None:
+    device = lamella.device("simulator")
+    attention = L.MultiheadAttention(64, 2, batch_first=True, rng=lamella.Generator(0)).to(device)
+    cache, x = L.KeyValues(600), on(device, normal(1, 1, 64))
+    kept = on(device, normal(1, 2, 520, 32))
+    cache.append(kept, kept)
+    with lamella.no_grad():
+        simulator.reset()
+        attention(x, x, x, is_causal=True, cache=cache, need_weights=False)
+    assert simulator.launches == {"attention_forward": 1, "attention_combine": 1}
+    assert simulator.operations == {"gemm": 2, "add": 2, "setitem": 2}  # projections and biases; the new key and value
+
+
 def test_attention_names_what_is_wrong_with_a_cache() -> None:
     attention = L.MultiheadAttention(4, 2, batch_first=True, rng=lamella.Generator(0))
     x = normal(1, 2, 4)

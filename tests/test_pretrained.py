@@ -137,6 +137,9 @@ def test_every_missing_and_unexpected_name_is_reported_and_nothing_is_loaded() -
     assert "unexpected: transformer.h.2.ln_1.weight, extra\n" in message
     assert "transposed: transformer.h.0.attn.c_attn.weight, transformer.h.0.attn.c_proj.weight, " in message
     assert all(np.array_equal(before[key], value) for key, value in model.state_dict().items())
+    whole = read_weights(FOLDERS / "gpt2") | {"extra": np.ones(1)}
+    with pytest.raises(KeyError, match="unexpected: extra"):
+        load_weights(model, whole, GPT2)
     report = load_weights(model, weights, GPT2, strict=False)
     assert report.unexpected == ["transformer.h.2.ln_1.weight", "extra"]
     assert np.array_equal(model.wte.weight.to_numpy(), weights["transformer.wte.weight"])

@@ -18,7 +18,7 @@ class Calibration:
     Attributes:
         confidence: mean confidence in each bin that holds something, float64 ``(B,)``.
         accuracy: share of right answers in it. count: number of examples in it.
-        error: the expected calibration error, Σ count/N · |accuracy − confidence|.
+        error: the expected calibration error, ``Σ count/N · |accuracy − confidence|``.
     """
 
     confidence: Array

@@ -103,7 +103,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The words that :func:`save` was given; the file is checked as :func:`load` checks it."""
+    """The words that :func:`lamella.save` was given; the file is checked as :func:`lamella.load` checks it."""
     return read("load", path)[1]
 
 

@@ -31,7 +31,7 @@ class CrossValidation:
 
     @property
     def mean(self) -> dict[str, float]:
-        """The estimate: the mean over the folds."""
+        """The mean over the folds, which is the estimate."""
         return {name: math.fsum(self[name]) / len(self.folds) for name in self.folds[0]}
 
     @property
@@ -45,7 +45,10 @@ class CrossValidation:
 
     @property
     def standard_error(self) -> dict[str, float]:
-        """√(variance / k) of the mean: too small, since the folds' training sets overlap (Bengio & Grandvalet 2004)."""
+        """That of the mean, √(variance / k).
+
+        Too small, since the folds' training sets overlap (Bengio & Grandvalet 2004).
+        """
         return {name: math.sqrt(value / len(self.folds)) for name, value in self.variance.items()}
 
     def __str__(self) -> str:

@@ -30,8 +30,8 @@ class Optimizer:
     What the gradient is taken over is the caller's choice: all examples (full-batch descent: one batch of all of them),
     a few (mini-batches), or one.
 
-    A subclass names its numbers below and writes :meth:`_numbers` and :meth:`_update`; and, where kernels have its
-    formula, :meth:`_launch`.
+    A subclass names its numbers below and writes ``_numbers`` and ``_update``; and, where kernels have its formula,
+    ``_launch``.
 
     Args:
         parameters: an iterable of Parameters, such as ``model.parameters()``; one that comes twice counts once. Or

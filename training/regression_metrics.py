@@ -21,7 +21,7 @@ def mean_squared_error(predicted: Any, targets: Any) -> float:
 
 
 def mean_absolute_error(predicted: Any, targets: Any) -> float:
-    """The mean of |prediction − target|, over all elements, in float64. Arguments as :func:`mean_squared_error`."""
+    """The mean of ``|prediction − target|``, over all elements, in float64. Arguments as :func:`mean_squared_error`."""
     error, _ = _error("mean_absolute_error", predicted, targets)
     return float(abs(error).mean())
 
