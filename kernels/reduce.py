@@ -15,7 +15,6 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of
 from ._launch import (
-    FLOATS,
     WIDEST_ACCESS,
     Plan,
     blocks,
@@ -23,6 +22,7 @@ from ._launch import (
     contiguous,
     definition_plan,
     explained,
+    is_float,
     launch,
     no_cuda,
     no_kernel_for,
@@ -136,7 +136,7 @@ def _check(operation: str, x: Array, axis: int | tuple[int, ...] | None) -> tupl
     """The axes counted from the front, in order."""
     if operation not in _KERNELS:
         raise ValueError(f"reduce: operation must be one of {', '.join(map(repr, _KERNELS))}, got {operation!r}")
-    if x.dtype.name not in FLOATS:
+    if not is_float(x.dtype):
         raise TypeError(f"reduce: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     given = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     if any(not isinstance(a, int) or not -x.ndim <= a < x.ndim for a in given):

@@ -54,6 +54,13 @@ def test_every_page_of_the_reference_is_in_a_table_of_contents(pages: ModuleType
     assert set(found) - {"reference/index.rst"} <= {f"reference/{entry}.rst" for entry in entries}
 
 
+def test_every_document_stands_in_the_index() -> None:
+    index = (ROOT / "docs/index.rst").read_text(encoding="utf-8")
+    entries = re.findall(r"^   (?:.* <)?([\w/*-]+)>?$", index, re.MULTILINE)
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= set(entries)
+    assert {"/README", "/CONTRIBUTING", "/CHANGELOG", "/examples/*/README", "generated/lectures/*"} <= set(entries)
+
+
 def test_every_lecture_has_a_page_with_its_claims_and_its_code(pages: ModuleType) -> None:
     found = pages.lectures()
     scripts = {path.stem for path in (ROOT / "examples/lectures").glob("*.py")}

@@ -15,6 +15,7 @@ from lamella.testing import assert_close
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS += sorted((ROOT / "examples").rglob("*.md"))
 LANGUAGES = {"python", "console", "text", "cuda", "toml", "make"}  # python runs, console is looked up
 
 
