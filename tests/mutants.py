@@ -92,7 +92,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "tile more at most, of queries that do not see the keys",
         "const int begin = max(first - p.shift - 1, 0) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;": "one "
         "tile more at most, of queries that do not see the keys",
-        "const int begin = max(first - p.shift + 1, 1) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;": "1 / 64 is 0",
+        "const int begin = max(first - p.shift + 1, 1) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;": "1 "
+        "/ 64 is 0",
         "wgmma_wait<0>();": "waits for more than it has to",
     },
     "embedding.cu": {
