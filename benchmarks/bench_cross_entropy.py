@@ -1,7 +1,8 @@
-"""Cross entropy of class labels from logits, the mean over rows, forward, and forward with backward."""
+"""Cross entropy of class labels from logits, the mean over rows or pixels: forward, and forward with backward."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,14 @@ def _losses(x: Any, labels: Any) -> tuple[Any, Any]:
     return np.log(total[:, 0]) - shifted[place], e / total
 
 
+def _rows(x: Any) -> Any:
+    """``(N, C, H, W)`` as rows of C."""
+    return x if x.ndim == 2 else np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
+
+
 def error(results: tuple[Any, ...], inputs: tuple[Any, ...]) -> float:
-    x, labels = inputs
+    x, labels = _rows(inputs[0]), inputs[1].reshape(-1)
+    results = (results[0], *map(_rows, results[1:]))
     total, errors = 0.0, []
     for rows in chunks(x, all_rows=True):
         losses, y = _losses(x[rows], labels[rows])
@@ -71,20 +78,25 @@ def torch_contender(backward: bool) -> Callable[..., Run]:
     return build
 
 
-def cases(rows: int, classes: int, targets: tuple[str, str] = ("", ""), **options: Any) -> list[Case]:
+def cases(
+    rows: int, classes: int, *image: int, targets: tuple[str, str] = ("", ""), **options: Any
+) -> list[Case]:
     def numbers(rng: Any) -> tuple[Any, ...]:
-        return normal(rng, rows, classes), rng.integers(0, classes, rows)
+        return normal(rng, rows, classes, *image), rng.integers(0, classes, (rows, *image))
+
+    shape = (rows, classes, *image)
+    size = math.prod(shape)
 
     return [
         Case(
-            name=f"cross-ent. {kind} {rows}×{classes}",
+            name=f"cross-ent. {kind} {'×'.join(map(str, shape))}",
             suite="kernels",
             numbers=numbers,
             contenders={"lamella": lamella(backward), "torch": torch_contender(backward)},
             error=error,
-            values=(2 if backward else 1) * rows * classes,  # fused: logits are read once, the gradient written once
+            values=(2 if backward else 1) * size,  # fused: logits are read once, the gradient written once
             family=f"cross-ent. {kind}",
-            size=rows * classes,
+            size=size,
             target=target,
             **options,
         )
@@ -97,6 +109,7 @@ CASES = [
     *cases(4096, 1000, targets=("W6 cross entropy f", "W6 cross entropy f+b")),
     *cases(16384, 50304, devices=("cuda",), dtypes=("bfloat16",)),
     *cases(8192, 131072, devices=("cuda",), dtypes=("bfloat16",)),
+    *cases(8, 21, 512, 512, devices=("cuda",), dtypes=("float32", "bfloat16")),
     *cases(8192, 32000, devices=("cuda",), dtypes=("float32", "bfloat16", "float16")),
 ]
 

@@ -18,7 +18,7 @@ project, release = "lamella", lamella.__version__
 author = copyright = "the authors of lamella"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**", "examples/**/README.md"]
+include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**", "examples/*/README.md"]
 exclude_patterns = ["docs/_build", ".venv", "build", "dist"]
 html_theme, html_title = "furo", f"lamella {release}"
 html_copy_source = False

@@ -114,6 +114,11 @@ def c_type(dtype: np.dtype[Any]) -> str | None:
         return _C_TYPES.setdefault(dtype, "bfloat16" if dtype.name == "bfloat16" else None)
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether operations take this dtype: one of FLOATS. A name is slow to ask for."""
+    return c_type(dtype) is not None or dtype.name in FLOATS
+
+
 def same_alignment(*arrays: Array) -> bool:
     """Whether all addresses agree modulo the widest access: rows then have their 16-byte boundaries alike."""
     address = backend_of(arrays[0]).address

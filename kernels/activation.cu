@@ -1,5 +1,7 @@
 // activation_forward:  y = residual + keep * f(z + bias), elementwise.
 // activation_backward: dz = dy * keep * f'(z + bias), elementwise.
+// learned_forward:  y = f(z; w), with a parameter w of each channel, or of all together.
+// learned_backward: dz = dy * f'(z; w), and what each block has of dw = sum of dy * df/dw over its channel.
 //
 // f is ACTIVATION, one of the table below, with parameters a and b. z, y, residual, dy, dz: DTYPE in {float, half, bfloat16},
 // rows x cols, row-major contiguous; arithmetic in float32, rounded once. rows, cols >= 1.
@@ -13,6 +15,13 @@
 // VECTOR > 1 (16 bytes) needs addresses that are multiples of 16 and cols a multiple of VECTOR, or rows = 1: then the last
 // cols % VECTOR elements are done one by one. NaN stays in its element, and every element that was NaN is NaN.
 // Each of WIDTH threads beside each other walks down its columns; blockDim.x / WIDTH rows at a time.
+// learned_*: w: `channels` floats, which stand for a, with ROWS or COLUMNS defined in place of the macros above.
+//   ROWS     z: outer x channels x inner, contiguous. A block has `chunk` elements of one row of inner, or what is left, of
+//            `parts` in it; partial: channels x (outer * parts) floats.
+//   COLUMNS  z: outer x channels, contiguous (inner is 1). Blocks of 32 x 8 threads, 32 * VECTOR columns by `chunk` rows
+//            each, of `parts` below each other; partial: parts x channels floats.
+// VECTOR > 1 needs addresses that are multiples of 16, and inner (ROWS) or channels (COLUMNS) and chunk a multiple of it.
+// Sums in float32 and in an order that does not depend on the schedule. In place is allowed as above.
 // Has not run on hardware yet.
 //
 // architectures: 75 80 86 89 90 100 120
@@ -20,6 +29,8 @@
 // compile: ACTIVATION=elu|celu|gelu_tanh|hardshrink|hardsigmoid|hardswish|hardtanh|leaky_relu|logsigmoid|sigmoid|softplus|softshrink|softsign|swish|tanh_|tanhshrink|threshold_|identity DTYPE,VECTOR=float,4 BIAS=0 DROPOUT=0 RESIDUAL=0 FROM_OUTPUT=0 -> 64 registers, 0 spills
 // compile: ACTIVATION=relu|sigmoid|tanh_ DTYPE,VECTOR=bfloat16,8 BIAS=0 DROPOUT=0 RESIDUAL=0 FROM_OUTPUT=1 -> 48 registers, 0 spills
 // compile: ACTIVATION=gelu DTYPE,VECTOR=float,4|bfloat16,8|half,1 BIAS=0|1 DROPOUT=1 RESIDUAL=0|1 FROM_OUTPUT=0 -> 96 registers, 0 spills
+// compile: ROWS ACTIVATION=swish|leaky_relu DTYPE,VECTOR=float,4|half,8|bfloat16,8|float,1|half,1|bfloat16,1 -> 64 registers, 0 spills
+// compile: COLUMNS ACTIVATION=swish|leaky_relu DTYPE,VECTOR=float,4|half,8|bfloat16,8|float,1|half,1|bfloat16,1 -> 72 registers, 0 spills
 #include "floats.cuh"
 #include "philox.cuh"
 
@@ -54,6 +65,7 @@ struct relu {
 struct leaky_relu : NoOutputForm {  // a: slope below 0
   __device__ static float value(float x, float a, float) { return x > 0.f ? x : a * x; }
   __device__ static float slope(float x, float a, float) { return x > 0.f ? 1.f : a; }
+  __device__ static float share(float x, float) { return x > 0.f ? 0.f : x; }  // df/da
 };
 
 struct hardtanh : NoOutputForm {  // a, b: bounds
@@ -124,6 +136,10 @@ struct swish : NoOutputForm {  // a: beta
   __device__ static float slope(float x, float a, float) {
     return logistic(a * x) + a * between(x, -kHuge, kHuge) * logistic(a * x) * logistic(-a * x);
   }
+  __device__ static float share(float x, float a) {  // df/da = x s * x (1 - s)
+    const float t = between(x, -kHuge, kHuge);
+    return (t * logistic(a * x)) * (t * logistic(-a * x));
+  }
 };
 
 struct mish : NoOutputForm {  // tanh(log(1 + e)) = n / (n + 2) with e = exp(x) and n = e (e + 2)
@@ -178,6 +194,140 @@ struct gelu_tanh : NoOutputForm {
 };
 
 using F = ACTIVATION;
+
+#if defined(ROWS) || defined(COLUMNS)
+
+// ---- the kernels with a parameter that is learned
+
+constexpr int kWarps = 8;  // of a block, at most
+
+// dz of N neighbours; what they have of dw is added to sums.
+__device__ inline void learned_gradient(const T* dy, const T* z, T* dz, long long i, const Floats<VECTOR>& a,
+                                        Floats<VECTOR>& sums) {
+  Floats<VECTOR> slope = load_floats<VECTOR>(z + i);
+  const Floats<VECTOR> gradient = load_floats<VECTOR>(dy + i);
+#pragma unroll
+  for (int j = 0; j < VECTOR; ++j) {
+    sums.at[j] += gradient.at[j] * F::share(slope.at[j], a.at[j]);
+    slope.at[j] = gradient.at[j] * F::slope(slope.at[j], a.at[j], 0.f);
+  }
+  store_floats(dz + i, slope);
+}
+
+__device__ inline void learned_value(const T* z, T* y, long long i, const Floats<VECTOR>& a) {
+  Floats<VECTOR> value = load_floats<VECTOR>(z + i);
+#pragma unroll
+  for (int j = 0; j < VECTOR; ++j) value.at[j] = F::value(value.at[j], a.at[j], 0.f);
+  store_floats(y + i, value);
+}
+
+#ifdef ROWS
+
+// What a block has of a row: elements first, first + step, ... below stop, each with VECTOR neighbours.
+struct Place {
+  long long row, first, stop;
+  int step;
+
+  __device__ Place(long long inner, long long chunk, int parts) {
+    row = blockIdx.x / parts;
+    const long long before = blockIdx.x % parts * chunk;
+    first = row * inner + before + threadIdx.x * VECTOR;
+    stop = row * inner + (inner - before < chunk ? inner : before + chunk);
+    step = blockDim.x * VECTOR;
+  }
+};
+
+__device__ inline Floats<VECTOR> same_for_all(float value) {
+  Floats<VECTOR> values;
+#pragma unroll
+  for (int j = 0; j < VECTOR; ++j) values.at[j] = value;
+  return values;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+learned_forward(const T* z, const float* learned, T* y, long long outer, long long channels, long long inner,
+                long long chunk, int parts) {
+  const Place place(inner, chunk, parts);
+  const Floats<VECTOR> a = same_for_all(learned[place.row % channels]);
+  for (long long i = place.first; i < place.stop; i += place.step) learned_value(z, y, i, a);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+learned_backward(const T* dy, const T* z, const float* learned, T* dz, float* partial, long long outer, long long channels,
+                 long long inner, long long chunk, int parts) {
+  const Place place(inner, chunk, parts);
+  const Floats<VECTOR> a = same_for_all(learned[place.row % channels]);
+  Floats<VECTOR> sums = {};
+  for (long long i = place.first; i < place.stop; i += place.step) learned_gradient(dy, z, dz, i, a, sums);
+
+  float sum = 0.f;
+#pragma unroll
+  for (int j = 0; j < VECTOR; ++j) sum += sums.at[j];
+  sum = warp_sum(sum);
+  __shared__ float of_warp[kWarps];
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int w = 1; w < blockDim.x / 32; ++w) sum += of_warp[w];
+  partial[(place.row % channels * outer + place.row / channels) * parts + blockIdx.x % parts] = sum;
+}
+
+#else  // COLUMNS
+
+// A thread's columns, and the rows it walks down.
+struct Place {
+  int lane, depth;
+  long long column, first, stop;
+
+  __device__ Place(long long outer, long long channels, long long chunk) {
+    const long long tiles = (channels + 32 * VECTOR - 1) / (32 * VECTOR), part = blockIdx.x / tiles;
+    lane = threadIdx.x % 32;
+    depth = threadIdx.x / 32;
+    column = ((long long)blockIdx.x % tiles * 32 + lane) * VECTOR;
+    first = part * chunk + depth;
+    stop = column >= channels ? 0 : outer - part * chunk < chunk ? outer : part * chunk + chunk;
+  }
+};
+
+__device__ inline Floats<VECTOR> of_columns(const float* learned, const Place& place, long long channels) {
+  Floats<VECTOR> values = {};
+#pragma unroll
+  for (int j = 0; j < VECTOR; ++j)
+    if (place.column < channels) values.at[j] = learned[place.column + j];
+  return values;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+learned_forward(const T* z, const float* learned, T* y, long long outer, long long channels, long long inner,
+                long long chunk, int parts) {
+  const Place place(outer, channels, chunk);
+  const Floats<VECTOR> a = of_columns(learned, place, channels);
+  for (long long row = place.first; row < place.stop; row += kWarps) learned_value(z, y, row * channels + place.column, a);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+learned_backward(const T* dy, const T* z, const float* learned, T* dz, float* partial, long long outer, long long channels,
+                 long long inner, long long chunk, int parts) {
+  const Place place(outer, channels, chunk);
+  const Floats<VECTOR> a = of_columns(learned, place, channels);
+  Floats<VECTOR> sums = {};
+  for (long long row = place.first; row < place.stop; row += kWarps)
+    learned_gradient(dy, z, dz, row * channels + place.column, a, sums);
+
+  __shared__ Floats<VECTOR> of_depth[kWarps][32];
+  of_depth[place.depth][place.lane] = sums;
+  __syncthreads();
+  if (place.depth != 0 || place.column >= channels) return;
+  for (int d = 1; d < kWarps; ++d)
+#pragma unroll
+    for (int j = 0; j < VECTOR; ++j) sums.at[j] += of_depth[d][place.lane].at[j];
+#pragma unroll
+  for (int j = 0; j < VECTOR; ++j) partial[place.first / chunk * channels + place.column + j] = sums.at[j];
+}
+
+#endif
+
+#else
 
 // ---- the kernels: what is done with N neighbours of one row
 
@@ -272,3 +422,5 @@ extern "C" __global__ void __launch_bounds__(256) activation_backward(
       backward<1>(dy, z, bias_at<1>(bias, column), dz, column, numbers);
   }
 }
+
+#endif

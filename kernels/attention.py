@@ -11,7 +11,7 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, is_array, random_bits
 from . import attention_cuda, attention_hopper, attention_numpy
-from ._launch import FLOATS, Plan, explained
+from ._launch import FLOATS, Plan, explained, is_float
 
 _BLOCK = 1 << 20  # scores that the definition holds at a time; one query's row of all heads where that is more
 
@@ -255,7 +255,7 @@ def check(
 ) -> Options:
     """The options of one call, or an error that says what is wrong."""
     for name, array in (("q", q), ("k", k), ("v", v)):
-        if array.dtype.name not in FLOATS:
+        if not is_float(array.dtype):
             raise TypeError(f"{function}: {name} must be floating, one of {', '.join(FLOATS)}, got {array.dtype}")
         if array.dtype != q.dtype:
             raise TypeError(f"{function}: {name} must have the dtype of q, {q.dtype}, got {array.dtype}")
@@ -298,7 +298,7 @@ def _scores_like(function: str, name: str, array: Any, q: Array, shape: tuple[in
     if array is None:
         return None
     common_backend(q, array)
-    if array.dtype.name not in FLOATS and not (name == "mask" and array.dtype.kind == "b"):
+    if not is_float(array.dtype) and not (name == "mask" and array.dtype.kind == "b"):
         kinds = "boolean or floating" if name == "mask" else "floating"
         raise TypeError(f"{function}: {name} must be {kinds}, got {array.dtype}")
     full = (1,) * (4 - array.ndim) + array.shape

@@ -12,7 +12,6 @@ import numpy as np
 from ..backend import Array, Backend, backend_of, common_backend, empty_images, in_format, is_channels_last, pixels
 from . import batch_norm_numpy
 from ._launch import (
-    FLOATS,
     WIDEST_ACCESS,
     Plan,
     aligned,
@@ -21,6 +20,7 @@ from ._launch import (
     contiguous,
     definition_plan,
     explained,
+    is_float,
     launch,
     no_cuda,
     no_kernel_for,
@@ -235,7 +235,7 @@ def _axes(x: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _check(function: str, x: Array, **parameters: Any) -> None:
-    if x.dtype.name not in FLOATS:
+    if not is_float(x.dtype):
         raise TypeError(f"{function}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if x.ndim < 2:
         raise ValueError(f"{function}: x must have shape (N, C, ...), got {x.shape}")

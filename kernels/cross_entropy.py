@@ -23,6 +23,7 @@ from ._launch import (
     contiguous,
     definition_plan,
     explained,
+    is_float,
     launch,
     no_cuda,
     no_kernel_for,
@@ -262,23 +263,24 @@ def _has_labels(targets: Array) -> bool:
 
 
 def _shape_of_losses(logits: Array) -> tuple[int, ...]:
-    return (logits.shape[0], *logits.shape[2:])
+    shape = logits.shape
+    return shape[:1] + shape[2:]
 
 
 def _check(
     logits: Array, targets: Array, weight: Array | None, ignore_index: int, reduction: str, smoothing: float, z: float
 ) -> tuple[Backend, Options]:
     backend = common_backend(logits, targets) if weight is None else common_backend(logits, targets, weight)
-    if c_type(logits.dtype) is None and logits.dtype.name not in FLOATS:  # a name is slow to ask for
+    if not is_float(logits.dtype):
         raise TypeError(f"cross_entropy: logits must be one of {', '.join(FLOATS)}, got {logits.dtype}")
     if logits.ndim < 2 or not logits.shape[1]:
         raise ValueError(
             f"cross_entropy: logits must have shape (rows, C) or (N, C, d1, ...) with C >= 1, got {logits.shape}"
         )
     if _has_labels(targets):
-        if targets.shape != _shape_of_losses(logits):
+        if targets.shape != (expected := _shape_of_losses(logits)):
             raise ValueError(
-                f"cross_entropy: labels must have shape {_shape_of_losses(logits)} for logits {logits.shape}, "
+                f"cross_entropy: labels must have shape {expected} for logits {logits.shape}, "
                 f"got {targets.shape}"
             )
     elif targets.shape != logits.shape:

@@ -11,13 +11,13 @@ import numpy as np
 
 from ..backend import Array, backend_of, common_backend
 from ._launch import (
-    WIDEST_ACCESS,
     Plan,
     aligned,
     blocks,
     c_type,
     contiguous,
     definition_plan,
+    elements_at_a_time,
     explained,
     launch,
     no_cuda,
@@ -133,10 +133,8 @@ def _plan(function: str, dtype: np.dtype, rows: int, half: int, wide: bool) -> P
     ctype = c_type(dtype)
     if ctype is None:
         return definition_plan(no_kernel_for(dtype))
-    vector = WIDEST_ACCESS // dtype.itemsize
-    single = "" if wide and not half % vector else f", because halves are not on boundaries of {vector} elements"
-    if single:
-        vector = 1
+    vector, why = elements_at_a_time(dtype, wide, (half, "elements of a half"))
+    single = f", because {why}" if why else ""
     packs = half // vector
     width = min(_THREADS, 1 << (packs - 1).bit_length())
     grid = blocks(function, rows, _THREADS // width) * -(-packs // width)

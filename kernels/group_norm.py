@@ -13,7 +13,7 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend, empty_images, in_format, is_channels_last, pixels
 from . import _group_norm_cuda, group_norm_numpy
-from ._launch import FLOATS, Plan, Plans, contiguous, definition_plan, explained, no_cuda
+from ._launch import Plan, Plans, contiguous, definition_plan, explained, is_float, no_cuda
 from .layer_norm import check_gradient, widened
 from .scalars import integer, not_negative
 
@@ -185,7 +185,7 @@ def _groups(shape: tuple[int, ...], num_groups: int) -> tuple[int, int, int, int
 
 def _check(function: str, x: Array, num_groups: int, **parameters: Any) -> None:
     num_groups = integer(function, "num_groups", num_groups)
-    if x.dtype.name not in FLOATS:
+    if not is_float(x.dtype):
         raise TypeError(f"{function}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if x.ndim < 2 or math.prod(x.shape[1:]) == 0:
         raise ValueError(f"{function}: x must have shape (N, C, ...) with at least one value a sample, got {x.shape}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backend import Array, Backend, backend_of, empty_images, is_channels_last
-from ._launch import FLOATS, Plan, blocks, c_type, contiguous, launch
+from ._launch import FLOATS, Plan, blocks, c_type, contiguous, is_float, launch
 from .conv_geometry import Axis, check_positions, describe, forward_axes, readable
 from .windows import Windows, padded, windows
 
@@ -61,7 +61,7 @@ def col2im(
     lengths = tuple(lengths)
     geometry = windows("col2im", tuple(kernel_size), stride, padding, dilation)
     counts = checked_counts("col2im", geometry, lengths)
-    if cols.dtype.name not in FLOATS:
+    if not is_float(cols.dtype):
         raise TypeError(f"col2im: cols must be floating point, one of {', '.join(FLOATS)}, got {cols.dtype}")
     if cols.ndim != 3 or cols.shape[1] % geometry.size or cols.shape[2] != math.prod(counts):
         raise ValueError(
@@ -110,7 +110,7 @@ def add_columns(backend: Backend, cols: Array, geometry: Windows, x: Array) -> N
 
 def check_image(function: str, name: str, x: Array, axes: int) -> None:
     """Raise unless ``x`` is a floating ``(N, C, *lengths)`` with so many lengths."""
-    if x.dtype.name not in FLOATS:
+    if not is_float(x.dtype):
         raise TypeError(f"{function}: {name} must be floating point, one of {', '.join(FLOATS)}, got {x.dtype}")
     if x.ndim != axes + 2:
         raise ValueError(f"{function}: {name} must have {axes + 2} axes, (N, C, *lengths), got shape {x.shape}")

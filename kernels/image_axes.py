@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, pixels
-from ._launch import FLOATS
+from ._launch import is_float
 
 CUBIC = -0.75  # the parameter of Keys' kernel that PyTorch, OpenCV and others take
 
@@ -271,7 +271,7 @@ def window_size(axes: Sequence[Axis]) -> int:
 
 def check_images(function: str, x: Array, axes: Sequence[Axis], shape: tuple[int, ...] | None = None) -> None:
     """Raise unless ``x`` are images that ``axes`` fit; or, given their shape, the gradient of what comes of them."""
-    if x.dtype.name not in FLOATS:
+    if not is_float(x.dtype):
         raise TypeError(f"{function}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     given = x.shape if shape is None else shape
     if not 1 <= len(axes) <= 3 or len(given) != len(axes) + 2:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of, common_backend
 from . import _norm_cuda, layer_norm_numpy
-from ._launch import FLOATS, Plan, Plans, contiguous, definition_plan, explained, no_cuda
+from ._launch import Plan, Plans, contiguous, definition_plan, explained, is_float, no_cuda
 from .scalars import not_negative
 
 
@@ -167,7 +167,7 @@ def check_gradient(function: str, dy: Array, x: Array, name: str = "dy") -> None
 
 def check_rows(function: str, x: Array, **parameters: Any) -> None:
     """Raise unless ``x`` is floating with at least one axis and the parameters are ``(D,)`` of its dtype."""
-    if x.dtype.name not in FLOATS:
+    if not is_float(x.dtype):
         raise TypeError(f"{function}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"{function}: x must have a last axis of at least one value, got shape {x.shape}")

@@ -15,6 +15,7 @@ import numpy as np
 from ..backend import get_num_threads, parallel
 
 _CHUNK = 1 << 17  # elements; two threads need larger chunks, or they only hand the interpreter lock to and fro
+_FAR = 4.0  # standard deviations by which a mean is so far from 0 that it has to be exact
 _GRAIN = 1 << 18  # elements that are worth waking a thread for
 Rows = Callable[[int, int], None]  # does something to the rows start … stop
 
@@ -70,6 +71,16 @@ def layer_norm_rows(
         np.subtract(part, m[:, None], out)
         np.vecdot(out, out, r)
         reciprocal_root(r, scale, eps)
+        far = m * r  # means, in standard deviations
+        # A mean by a product errs by some units, which is much where it is far from 0. The first test is the cheap one.
+        if not (far.dot(far) <= _FAR * _FAR or abs(far).max() <= _FAR):
+            rest = np.dot(out, ones(cols, x.dtype))
+            rest *= scale
+            rest[abs(far) <= _FAR] = 0.0  # so that a row's result depends on no other row
+            np.subtract(out, rest[:, None], out)
+            m += rest
+            np.vecdot(out, out, r)
+            reciprocal_root(r, scale, eps)
         np.multiply(out, r[:, None], out)
         if weight is not None:
             np.multiply(out, weight, out)

@@ -15,7 +15,6 @@ import numpy as np
 
 from ..backend import Array, Backend, backend_of
 from ._launch import (
-    FLOATS,
     WIDEST_ACCESS,
     Plan,
     blocks,
@@ -23,6 +22,7 @@ from ._launch import (
     contiguous,
     definition_plan,
     explained,
+    is_float,
     launch,
     no_cuda,
     no_kernel_for,
@@ -74,8 +74,17 @@ def sum_rows(a: Array, out: Array | None = None) -> Array:
     Args:
         a: float16, bfloat16, float32 or float64; 16-bit floats are added in float32.
         out: where to write, C-contiguous, of the dtype of ``a``; a new array by default.
+    Raises:
+        ValueError: ``a`` has not 2 axes, or ``out`` does not fit.
     """
+    if a.ndim != 2:
+        raise ValueError(f"sum_rows: a must have shape (N, D), got {a.shape}")
     backend = backend_of(a)
+    if out is not None and (out.shape != a.shape[1:] or out.dtype != a.dtype or not out.flags.c_contiguous):
+        raise ValueError(
+            f"sum_rows: out must be C-contiguous {a.dtype} of shape {a.shape[1:]}, got {out.dtype} of {out.shape} with "
+            f"strides {out.strides}"
+        )
     if backend.runs_cuda and (plan := _select_sum(a)).kernel:
         layout = (1, *a.shape)
         total = _on_cuda(backend, "sum", plan, contiguous(backend, a), layout, out)
@@ -127,7 +136,7 @@ def _check(operation: str, x: Array, axis: int | tuple[int, ...] | None) -> tupl
     """The axes counted from the front, in order."""
     if operation not in _KERNELS:
         raise ValueError(f"reduce: operation must be one of {', '.join(map(repr, _KERNELS))}, got {operation!r}")
-    if x.dtype.name not in FLOATS:
+    if not is_float(x.dtype):
         raise TypeError(f"reduce: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     given = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     if any(not isinstance(a, int) or not -x.ndim <= a < x.ndim for a in given):

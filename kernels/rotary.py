@@ -21,6 +21,7 @@ from ._launch import (
     definition_plan,
     elements_at_a_time,
     explained,
+    is_float,
     launch,
     no_cuda,
     no_kernel_for,
@@ -131,7 +132,7 @@ def rotary_definition(
 
 
 def _check(x: Array, table: Array, positions: Array | None, offset: int) -> Backend:
-    if c_type(x.dtype) is None and x.dtype.name not in FLOATS:
+    if not is_float(x.dtype):
         raise TypeError(f"rotary: x must be floating point, one of {', '.join(FLOATS)}, got {x.dtype}")
     if x.ndim < 2:
         raise ValueError(f"rotary: x must have shape (..., T, D), got {x.shape}")

@@ -13,6 +13,8 @@ def real(owner: str, name: str, value: Any) -> float:
     Raises:
         TypeError: it is no number, such as text or a bool. ValueError: it is NaN.
     """
+    if type(value) is float and value == value:  # nearly always
+        return value
     try:
         if isinstance(value, (bool, str, bytes)):
             raise TypeError
@@ -26,8 +28,6 @@ def real(owner: str, name: str, value: Any) -> float:
 
 def not_negative(owner: str, name: str, value: Any) -> float:
     """A finite number that is 0 or more, such as what a norm adds to a variance."""
-    if type(value) is float and 0.0 <= value < math.inf:  # nearly always
-        return value
     number = real(owner, name, value)
     if not 0.0 <= number < math.inf:
         raise ValueError(f"{owner}: {name} must be finite and not negative, got {value}")
@@ -36,6 +36,8 @@ def not_negative(owner: str, name: str, value: Any) -> float:
 
 def integer(owner: str, name: str, value: Any) -> int:
     """An integer, NumPy's too; a bool is none."""
+    if type(value) is int:
+        return value
     try:
         if isinstance(value, bool):
             raise TypeError

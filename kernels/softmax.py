@@ -23,6 +23,7 @@ from ._launch import (
     c_type,
     contiguous,
     explained,
+    is_float,
     launch,
     no_cuda,
     no_kernel_for,
@@ -190,7 +191,7 @@ def log_softmax_backward_definition(dy: Array, y: Array, axis: int = -1) -> Arra
 
 def _check(function: str, x: Array, axis: int) -> int:
     """The axis counted from the front, or an error that says what is wrong."""
-    if c_type(x.dtype) is None and x.dtype.name not in FLOATS:
+    if not is_float(x.dtype):
         raise TypeError(f"{function}: x must be floating point, one of {', '.join(FLOATS)}, got {x.dtype}")
     try:
         axis = index(axis)

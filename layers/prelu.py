@@ -7,7 +7,9 @@ from typing import Any
 
 from ..autograd import Parameter, Tensor, op, tensor
 from ..backend import Array, backend_of
+from ..kernels.activation import has_activation_kernel
 from ..kernels.elementwise import over_rows
+from ..kernels.learned_activation import learned_backward, learned_forward
 from ._elementwise import check_floating
 from .module import Module
 from .real import real
@@ -30,6 +32,9 @@ def prelu(x: Array, weight: Array) -> Any:
     channels = x.shape[1] if x.ndim > 1 else 1
     if weight.shape not in ((1,), (channels,)):
         raise ValueError(f"prelu: weight must have shape (1,) or ({channels},) for x of {x.shape}, got {weight.shape}")
+    if has_activation_kernel(x):
+        y = learned_forward(x, weight, "leaky_relu")
+        return y, lambda dy: learned_backward(dy, x, weight, "leaky_relu")
     backend = backend_of(x)
     device, shape, dtype = backend.device_of(x), x.shape, x.dtype
     wide = "float32" if dtype.itemsize == 2 else dtype

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..autograd import Parameter, Tensor, op, tensor
 from ..backend import Array
-from ..kernels.activation import Activation
+from ..kernels.activation import Activation, has_activation_kernel
 from ..kernels.elementwise import elementwise
+from ..kernels.learned_activation import learned_backward, learned_forward
 from ._elementwise import activation
 from .module import Module
 from .real import real
@@ -33,6 +34,8 @@ def swish(x: Array, beta: Any = 1.0) -> Any:
         return activation("swish", x, swish_form(beta))
     if beta.shape != ():
         raise ValueError(f"swish: beta must be a number or of shape (), got shape {beta.shape}")
+    if has_activation_kernel(x):
+        return learned_forward(x, beta, "swish"), lambda dy: learned_backward(dy, x, beta, "swish")
     y, backward = activation("swish", x, swish_form(beta))
 
     def share(xp: Any, dy: Array, x: Array, y: Array, out: Array) -> None:

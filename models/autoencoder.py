@@ -20,6 +20,7 @@ from typing import Any
 
 from ..autograd import Parameter, Tensor, clip, log
 from ..autograd import abs as absolute
+from ..autograd.tape import require_arrays
 from ..backend import Generator, as_generator
 from ..layers import Conv2d, ConvTranspose2d, Flatten, Linear, Module, ReLU, Sequential, Unflatten, init, linear
 from ..layers.lengths import length
@@ -186,6 +187,7 @@ def kl_penalty(h: Any, rho: float = 0.05) -> Tensor:
         rho: ρ, between 0 and 1.
     Source: Ng 2011, "Sparse autoencoder".
     """
+    require_arrays("kl_penalty", h=h)
     rho = real("kl_penalty", "rho", rho)
     if not 0.0 < rho < 1.0:
         raise ValueError(f"kl_penalty: rho must be between 0 and 1, got {rho}")

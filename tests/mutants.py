@@ -84,6 +84,18 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (tile + 1 <= end) {": "one tile more, which nobody reads",
         "const bool masks = OPTIONS || (p.mask_kind != kNone || p.bias_kind != kNone);": "looks at what adds 0",
     },
+    "attention_hopper.cu": {
+        "const bool hides = first + kRows >= seen_by(query0, length, p);": "looks at a tile that hides nothing",
+        "const int open = factor >= 0.f ? seen_by(first, length, p) / COLS : 0;": "scores are all 0 there",
+        "const int open = factor > 1.f ? seen_by(first, length, p) / COLS : 0;": "tiles one by one that could overlap",
+        "const int begin = max(first - p.shift + 0, 0) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;": "one "
+        "tile more at most, of queries that do not see the keys",
+        "const int begin = max(first - p.shift - 1, 0) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;": "one "
+        "tile more at most, of queries that do not see the keys",
+        "const int begin = max(first - p.shift + 1, 1) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;": "1 "
+        "/ 64 is 0",
+        "wgmma_wait<0>();": "waits for more than it has to",
+    },
     "embedding.cu": {
         "const long long end = first + chunk <= rows ? first + chunk : rows;": "the same number there",
         "__device__ inline long long number_of(long long key) { return key & 0x7fffffffu; }": "rows < 2^31",
@@ -153,6 +165,14 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * x; }": "0 twice",
         "__device__ static float value(float x, float a, float) { return x >= 0.f ? x : a * expm1f(x / a); }": "0",
         "__device__ static float slope(float x, float a, float) { return x >= 0.f ? 1.f : expf(x / a); }": "1",
+        "__device__ static float share(float x, float) { return x >= 0.f ? 0.f : x; }": "0",
+        "if (threadIdx.x % 33 == 0) of_warp[threadIdx.x / 32] = sum;": "a warp has one value, stored once",
+        "if (threadIdx.x % 32 == 1) of_warp[threadIdx.x / 32] = sum;": "a warp has one value",
+        "if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 31] = sum;": "the same for 8 warps",
+        "if (threadIdx.x != 1) return;": "the whole warp has the sum",
+        "for (int w = 1; w < blockDim.x / 31; ++w) sum += of_warp[w];": "8 either way",
+        "stop = row * inner + (inner - before <= chunk ? inner : before + chunk);": "the same number there",
+        "stop = column >= channels ? 0 : outer - part * chunk <= chunk ? outer : part * chunk + chunk;": "likewise",
     },
     "gradient_norm.cu": {
         "__shared__ float of_warp[kBlock * 32];": "more than is used",

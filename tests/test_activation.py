@@ -140,8 +140,57 @@ def judge_values(found: Any, exact: Any, plain: Any, dtype: Any) -> None:
     assert error.max(initial=0.0) <= 2 * allowed.max(initial=0.0) + unit
 
 
+def swish64(x: Any, w: Any) -> tuple[Any, Any, Any]:
+    """Value, slope, and share of the parameter."""
+    s, t = (np.exp(-np.logaddexp(0.0, -w * x)), np.exp(-np.logaddexp(0.0, w * x)))  # 1 - s is t
+    return x * s, s + w * x * s * t, (x * s) * (x * t)
+
+
+def prelu64(x: Any, w: Any) -> tuple[Any, Any, Any]:
+    return np.where(x > 0, x, w * x), np.where(x > 0, 1.0, w), np.where(x > 0, 0.0, x)
+
+
+LEARNED = {"swish": swish64, "leaky_relu": prelu64}
+
+
+def run_learned(text: str, defines: tuple[str, ...], threads: int = 96) -> None:
+    """Both kernels with a learned parameter, in parts that end anywhere, and with rows and columns left over."""
+    macros = dict(define.partition("=")[::2] for define in defines)
+    dtype, vector, name = _DTYPES[macros["DTYPE"]], int(macros["VECTOR"]), macros["ACTIVATION"]
+    by_rows = "ROWS" in macros
+    shapes = [(2, 3, 5 * vector, 2 * vector), (1, 1, 400 * vector, 300 * vector), (3, 2, vector, 8 * vector)]
+    if not by_rows:  # outer, channels, 1, rows in a part
+        shapes = [(21, 3 * vector, 1, 9), (8, 33 * vector, 1, 8), (1, vector, 1, 4)]
+    for outer, channels, inner, chunk in shapes:
+        rng = np.random.default_rng((outer, channels))
+        x = (rng.standard_normal((outer, channels, inner)) * 3).astype(dtype)
+        hard = np.array([0.0, -0.0, 45.0, -45.0, 1e4, -1e4, 1e-6])[: x.size]
+        x.reshape(-1)[rng.permutation(x.size)[: len(hard)]] = hard.astype(dtype)
+        dy = rng.standard_normal(x.shape).astype(dtype)
+        w = rng.uniform(-1, 2, channels).astype(np.float32)
+        parts = -(-(inner if by_rows else outer) // chunk)
+        grid = outer * channels * parts if by_rows else parts * -(-channels // (32 * vector))
+        block = threads if by_rows else 256
+        sizes = (np.int64(outer), np.int64(channels), np.int64(inner), np.int64(chunk), np.int32(parts))
+        y, dz = (np.full(x.shape, 7.0).astype(dtype) for _ in range(2))
+        partial = np.full((channels, outer * parts) if by_rows else (parts, channels), np.nan, np.float32)
+        run_kernel(text, "learned_forward", (grid,), (block,), (x, w, y, *sizes), defines=defines, seeds=(0,))
+        arguments = (dy, x, w, dz, partial, *sizes)
+        run_kernel(text, "learned_backward", (grid,), (block,), arguments, defines=defines, seeds=(0, 1))
+        value, slope, share = LEARNED[name](x.astype(np.float64), w.astype(np.float64)[:, None])
+        wide = dy.astype(np.float64)
+        unit = {"float": 2.0**-23, "half": 2.0**-10, "bfloat16": 2.0**-7}[macros["DTYPE"]]
+        assert (abs(y - value) <= unit * abs(value) + 2e-6).all()
+        assert (abs(dz - wide * slope) <= unit * abs(wide * slope) + 4e-6).all()
+        dw, size = (wide * share).sum(axis=(0, 2)), abs(wide * share).sum(axis=(0, 2))
+        assert (abs(partial.astype(np.float64).sum(axis=1 if by_rows else 0) - dw) <= 1e-6 * size + 1e-6).all()
+
+
 def run_variant(text: str, defines: tuple[str, ...], shapes: Any = None, threads: int = 64) -> None:
     """Both kernels of a variant over shapes with and without a tail."""
+    if {"ROWS", "COLUMNS"} & set(defines):
+        run_learned(text, defines)
+        return
     macros = dict(define.partition("=")[::2] for define in defines)
     dtype, vector, name = _DTYPES[macros["DTYPE"]], int(macros["VECTOR"]), macros["ACTIVATION"]
     bias, dropout, residual, by_output = (
@@ -198,7 +247,11 @@ def run_variant(text: str, defines: tuple[str, ...], shapes: Any = None, threads
             judge_values(dz, exact, plain, dtype)
 
 
-_QUICK = {"ACTIVATION=gelu DTYPE=bfloat16 VECTOR=8 BIAS=1 DROPOUT=1 RESIDUAL=1 FROM_OUTPUT=0"}
+_QUICK = {
+    "ACTIVATION=gelu DTYPE=bfloat16 VECTOR=8 BIAS=1 DROPOUT=1 RESIDUAL=1 FROM_OUTPUT=0",
+    "ROWS ACTIVATION=swish DTYPE=float VECTOR=4",
+    "COLUMNS ACTIVATION=leaky_relu DTYPE=float VECTOR=4",
+}
 
 
 @pytest.mark.parametrize(
@@ -229,11 +282,18 @@ def judge(broken: Path, number: int) -> None:
     if number < first:
         name = next((s.split()[1] for s in reversed(lines[:number]) if s.startswith("struct ")), "NoOutputForm")
         names = [name] if name in EXACT else ["gelu", "mish", "hardswish", "sigmoid", "elu", "softsign"]
+        for name in {*names} & {*LEARNED}:
+            run_learned(text, ("ROWS", f"ACTIVATION={name}", "DTYPE=float", "VECTOR=4"))
         for name in names:
             flags = "BIAS=0 DROPOUT=0 RESIDUAL=0 FROM_OUTPUT"
             run_variant(text, (f"ACTIVATION={name}", "DTYPE=float", "VECTOR=4", *f"{flags}=0".split()))
             if form_of(name).by_output:
                 run_variant(text, (f"ACTIVATION={name}", "DTYPE=float", "VECTOR=4", *f"{flags}=1".split()))
+        return
+    if number < next(i for i, line in enumerate(lines, 1) if line.startswith("// ---- the kernels: what")):
+        for layout in ("ROWS", "COLUMNS"):
+            for name, kind in (("swish", "DTYPE=float VECTOR=4"), ("leaky_relu", "DTYPE=half VECTOR=1")):
+                run_learned(text, (layout, f"ACTIVATION={name}", *kind.split()))
         return
     for flags in (
         "DTYPE=float VECTOR=4 BIAS=1 DROPOUT=1 RESIDUAL=1", "DTYPE=half VECTOR=8 BIAS=0 DROPOUT=1 RESIDUAL=0",
@@ -295,9 +355,66 @@ def test_any_layout_is_taken(layout: str, device: Device) -> None:
         assert y.data.strides == inside.strides, "the memory format is kept"
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (2, 5, 7), (2, 5, 3, 4), (4, 5, 1), (40, 33, 16)], ids=str)
+@pytest.mark.parametrize("kind", ["swish", "one slope", "slopes", "channels last"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64], ids=lambda dtype: np.dtype(dtype).name)
+def test_a_learned_parameter_and_its_gradient(dtype: Any, kind: str, shape: tuple[int, ...], device: Device) -> None:
+    backend, rng = backend_for(device), np.random.default_rng(0)
+    host, dy = (rng.standard_normal(shape).astype(dtype) * 2 for _ in range(2))
+    x = on(device, host)
+    if kind == "channels last" and len(shape) > 2:
+        last = len(shape) - 1
+        lying = np.ascontiguousarray(host.transpose(0, *range(2, last + 1), 1))
+        x = on(device, lying).transpose(0, last, *range(1, last))
+    each = kind not in ("swish", "one slope")
+    w = np.array(0.75 if kind == "swish" else [0.25]).astype(dtype)
+    w = rng.uniform(-0.5, 1, shape[1]).astype(dtype) if each else w
+    leaf, weight = (lamella.Tensor(a, requires_grad=True) for a in (x, on(device, w)))
+    function = L.swish if kind == "swish" else L.prelu
+    if device.kind == "simulator":
+        backend.reset()
+    y = function(leaf, weight)
+    y.backward(on(device, dy))
+    around = w.reshape(-1, *(1,) * (len(shape) - 2)) if each else w
+    exact = LEARNED["swish" if kind == "swish" else "leaky_relu"](host.astype(np.float64), around.astype(np.float64))
+    wide = dy.astype(np.float64)
+    unit = {2: 2e-3, 4: 4e-7, 8: 1e-14}[np.dtype(dtype).itemsize]
+    lamella.testing.assert_close(y.data, exact[0], rtol=unit, atol=4 * unit)
+    lamella.testing.assert_close(leaf.grad, wide * exact[1], rtol=unit, atol=8 * unit)
+    axes = tuple(i for i in range(len(shape)) if i != 1 or not each)
+    dweight = (wide * exact[2]).sum(axis=axes).reshape(w.shape)
+    size = abs(wide * exact[2]).sum(axis=axes).max()
+    lamella.testing.assert_close(weight.grad, dweight, rtol=unit, atol=unit * size)
+    if device.kind == "simulator" and dtype != np.float64:
+        launched = dict(backend.launches)
+        assert launched.pop("learned_forward") == 1
+        assert launched.pop("learned_backward") == 1
+        assert sum(launched.values()) == 1, "the parts of the parameter's gradient are added up"
+        operation = "swish" if kind == "swish" else "prelu"
+        assert kernels.explain(operation, x, on(device, w)).startswith("learned_forward [")
+        said = kernels.explain(f"{operation}_backward", on(device, dy), x, on(device, w))
+        columns = each and (len(shape) == 2 or shape[2:] == (1,) or kind == "channels last")
+        assert said.startswith(f"learned_backward [{'COLUMNS' if columns else 'ROWS'} ACTIVATION=")
+
+
+def test_a_nan_stays_in_its_element_and_channel(device: Device) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 4, 9)).astype(np.float32)
+    x[0, 1, 3], x[1, 2, 0], x[1, 3, 8] = np.nan, -np.inf, np.inf
+    leaf = lamella.Tensor(on(device, x), requires_grad=True)
+    weight = lamella.Tensor(on(device, np.full(4, 0.25, np.float32)), requires_grad=True)
+    y = L.prelu(leaf, weight)
+    y.backward(on(device, np.ones_like(x)))
+    found = backend_for(device).to_numpy(y.data)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(x))
+    assert (found[1, 2, 0], found[1, 3, 8]) == (-np.inf, np.inf)
+    dweight = backend_for(device).to_numpy(weight.grad)
+    np.testing.assert_array_equal(np.isnan(dweight), [False, True, False, False])
+    assert dweight[2] == -np.inf
+
+
 def test_each_way_is_one_launch() -> None:
     with lamella.testing.simulator() as sim:
-        for make in (L.ReLU(), L.SELU(), L.Dropout(0.5), L.Swish(0.8)):
+        for make in (L.ReLU(), L.SELU(), L.Dropout(0.5)):
             x = lamella.tensor(np.ones((3, 5), np.float32), device="simulator", requires_grad=True)
             y = make.to("simulator")(x)
             sim.reset()

@@ -168,8 +168,8 @@ def test_many_blocks_of_queries_and_stacks_of_heads(kind: str, stack: int, monke
     for name, value in (("_FEWEST_QUERIES", 1), ("_MOST_QUERIES", 3), ("_SCORES", 3 * 9 * stack)):
         monkeypatch.setattr(attention_numpy, name, value)
     monkeypatch.setattr(definition, "_BLOCK", 60)
-    for dtype in ("float32", "float16"):  # the CPU path, and the definition
-        check(Device("cpu"), 2, 8, 4, 8, 9, 5, 4, dtype=dtype, **OPTIONS[kind](2, 8, 8, 9))
+    for dtype, key_heads in (("float32", 4), ("float32", 8), ("float16", 4)):  # the CPU path, and the definition
+        check(Device("cpu"), 2, 8, key_heads, 8, 9, 5, 4, dtype=dtype, **OPTIONS[kind](2, 8, 8, 9))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", BF16], ids=str)

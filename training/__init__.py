@@ -17,6 +17,7 @@ from .early_stopping import EarlyStopping
 from .groups import ParameterGroup
 from .history import History
 from .idx import read_idx
+from .imagenet import imagenet_images
 from .loop import evaluate, fit
 from .metrics import accuracy, confusion_matrix, format_confusion_matrix, top_k_accuracy
 from .normalized import NormalizedGradientDescent
@@ -79,6 +80,7 @@ __all__ = [
     "fashion_mnist",
     "fit",
     "format_confusion_matrix",
+    "imagenet_images",
     "load",
     "load_checkpoint",
     "load_metadata",

@@ -23,15 +23,15 @@ from lamella import training
 
 
 def regularised(rng, p, epochs, n=300, noise=0.3):
-    """Share of the (partly wrong) labels learned, and of new digits that are read correctly."""
+    """Share of the wrong labels that are learned, and of new digits that are read correctly."""
     (x, labels), streams = training.digits(), [rng.split(i) for i in range(5)]  # the same data for every p
-    order, wrong = streams[0].permutation(len(x)), streams[1].uniform(n) < noise
-    train, new = order[:n], order[n:]
-    given = np.where(wrong, streams[2].integers(0, 10, n), labels[train])
+    train, new = np.split(streams[0].permutation(len(x)), [n])
+    given = np.where(streams[1].uniform(n) < noise, streams[2].integers(0, 10, n), labels[train])
+    wrong = given != labels[train]
     model = lamella.models.mlp(64, 256, 256, 10, dropout=p, rng=streams[3])
     options = {"optimizer": training.Adam(model.parameters()), "rng": streams[4], "batch_size": 32, "progress": False}
     training.fit(model, (x[train], given), loss=L.cross_entropy, epochs=epochs, **options)
-    return training.accuracy(model(x[train]), given), training.accuracy(model(x[new]), labels[new])
+    return training.accuracy(model(x[train][wrong]), given[wrong]), training.accuracy(model(x[new]), labels[new])
 
 
 def losses(rng, batch_norm, lr, epochs, depth=8):
@@ -64,7 +64,7 @@ def draw(found):
         axes[1].plot(found[name], label=f"running {name}")
     axes[1].set(title="batch norm sees N(5, 2²)", xlabel="batch")
     for p, shares in found["dropout"].items():
-        axes[2].plot(("labels learned", "new digits right"), shares.T, "o-", color=f"C{int(2 * p)}")
+        axes[2].plot(("wrong labels learned", "new digits right"), shares.T, "o-", color=f"C{int(2 * p)}")
     axes[2].set(title="dropout 0 (blue), 1/2 (orange), seeds", ylabel="share")
     for name in ("without", "with"):
         axes[3].semilogx(found["rates"], found[name], "o-", label=f"{name} batch norm")

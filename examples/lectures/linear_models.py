@@ -21,7 +21,7 @@ from lamella import training
 fair, parties, health = (getattr(sm.datasets, name).load().data for name in ("fair", "anes96", "randhie"))
 factors, course = load_diabetes(return_X_y=True)
 MODELS = {  # title: link, x, y, the same model in statsmodels, learning rate
-    "linear: course of diabetes (index / 100)": (L.links.identity, factors, course / 100, sm.OLS, 0.2),
+    "linear: course of diabetes (index / 100)": (L.links.identity, factors, course / 100, sm.OLS, 0.3),
     "logistic: an affair or none": (L.links.logit, fair.drop(columns="affairs"), fair.affairs > 0, sm.Logit, 1.0),
     "softmax: one of 7 parties (η: log odds)": (
         L.links.softmax, parties[["logpopul", "selfLR", "age", "educ", "income"]], parties.PID, sm.MNLogit, 1.0,
@@ -51,7 +51,7 @@ def regression(link, x, y, reference, lr, rng, steps):
     return found | {"eta": eta[order], "mean": mean[order], "observed": observed}
 
 
-def measure(rng=None, steps=1000):
+def measure(rng=None, steps=500):
     rng = rng or lamella.Generator(0)
     return {title: regression(*model, rng=rng, steps=steps) for title, model in MODELS.items()}
 

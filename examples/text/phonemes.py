@@ -22,6 +22,7 @@ from pronunciations import END, LETTERS, MAX_LEN, PAD, START, Dictionary, error_
 import lamella
 import lamella.layers as L
 from lamella import models, training
+from lamella.benchmarks import machine
 
 SIZE = {"d_model": 128, "nhead": 4, "num_encoder_layers": 2, "num_decoder_layers": 2, "dim_feedforward": 512}
 DROPOUT, BATCH, LR, WARMUP = 0.1, 64, 1.5e-3, 200
@@ -146,6 +147,9 @@ def main() -> None:
         "unseen words": len(second),
         "loss of each epoch": losses,
         "seconds of CPU time": seconds,
+        "machine": machine.describe(),
+        "versions": machine.versions(),
+        "commit": machine.commit(),
     }
     for name, beams in {"greedy": 1, f"{arguments.beams} beams": arguments.beams}.items():
         if name == "greedy" or beams > 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, layers, training
-from .autograd import Tensor, no_grad, tensor
+from .autograd import Tensor, concat, no_grad, tensor
 from .backend import (
     Device,
     DeviceUnavailableError,
@@ -25,7 +25,7 @@ from .backend import (
 )
 from .backend import device as check_device
 from .benchmarks import command as bench_command
-from .models import mlp
+from .models import digits_convnet, mlp
 
 _HIDDEN, _DROPOUT, _LR, _BATCH = (512, 256), 0.4, 2e-3, 64
 _SPLIT_SEED = 2024  # the held-out fifth is the same for every seed
@@ -39,10 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     commands.add_parser("info", help="what lamella finds on this machine: libraries, devices, memory")
     demo = commands.add_parser("demo", help="train a digit classifier on every usable device, in seconds")
+    demo.add_argument(
+        "--model", choices=("mlp", "convnet"), default="mlp", help="convnet: one that has learned already reads at once"
+    )
     demo.add_argument("--device", type=_devices, default=None, metavar="cpu,cuda", help="default: all that work here")
-    demo.add_argument("--epochs", type=_integer(1), default=40, help="passes over the data (default: 40)")
-    demo.add_argument("--seed", type=_integer(0), default=0, help="of weights, shuffles and dropout (default: 0)")
-    demo.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the trained models")
+    demo.add_argument("--epochs", type=_integer(1), help="passes over the data (default: 40)")
+    demo.add_argument("--seed", type=_integer(0), help="of weights, shuffles and dropout (default: 0)")
+    demo.add_argument("--output", type=Path, help="folder for the trained models (default: demo-output)")
     bench = commands.add_parser("bench", help="how fast each part is here, its answer checked, beside its ceiling")
     bench_command.add_arguments(bench)
     arguments = parser.parse_args(argv)
@@ -50,7 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return bench_command.run(arguments)
     if arguments.command == "info":
         return _info()
-    return _demo(arguments.device, arguments.epochs, arguments.seed, arguments.output)
+    if arguments.model == "convnet":
+        given = [name for name in ("epochs", "seed", "output") if getattr(arguments, name) is not None]
+        if given:
+            demo.error(f"--{given[0]} is for training, and --model convnet has learned already")
+        return _read(arguments.device)
+    return _demo(arguments.device, arguments.epochs or 40, arguments.seed or 0, arguments.output or Path("demo-output"))
 
 
 # -- lamella info ---------------------------------------------------------------------------------------------------
@@ -94,12 +102,7 @@ def _demo(names: list[str] | None, epochs: int, seed: int, output: Path) -> int:
     train, test = training.split(images, labels, fractions=(0.8, 0.2), rng=rng, stratify=labels)
     print(f"{len(images):,} handwritten digits, 8×8 pixels: {len(train[0]):,} to learn from, {len(test[0])} held out.")
 
-    devices = []
-    for name in names or backend_names():
-        try:
-            devices.append(check_device(name))
-        except DeviceUnavailableError as error:
-            print(f"Not on {name}: {error}.")
+    devices = _usable(names)
     if not devices:
         return 1
     try:
@@ -109,7 +112,7 @@ def _demo(names: list[str] | None, epochs: int, seed: int, output: Path) -> int:
         return 2
 
     rows = []
-    for device in dict.fromkeys(devices):
+    for device in devices:
         model, seconds = _train(device, train, epochs, seed)
         x_test = tensor(test[0], device=device)
         logits = _predict(model, x_test)
@@ -131,6 +134,57 @@ def _demo(names: list[str] | None, epochs: int, seed: int, output: Path) -> int:
     for name, accuracy, seconds, step in rows:
         print(f"{name:<10}{accuracy:>10.2%}{seconds:>10.2f} s{step * 1e6:>9.0f} µs")
     return 0
+
+
+def _usable(names: list[str] | None) -> list[Device]:
+    """The devices named, or all, that work here; why the others do not is said."""
+    devices = []
+    for name in names or backend_names():
+        try:
+            devices.append(check_device(name))
+        except DeviceUnavailableError as error:
+            print(f"Not on {name}: {error}.")
+    return list(dict.fromkeys(devices))
+
+
+def _read(names: list[str] | None) -> int:
+    """Digits read by the network that has learned already."""
+    try:
+        _, (images, labels) = training.mnist5k()
+    except ModuleNotFoundError as error:
+        print(f"lamella demo: {error}", file=sys.stderr)
+        return 2
+    model = digits_convnet()
+    print(f"A convolutional network of {model.num_parameters():,} parameters that comes with lamella, trained before,")
+    print(f"and {len(images):,} handwritten digits of MNIST, 28×28 pixels, of which it has seen none.")
+    devices = _usable(names)
+    if not devices:
+        return 1
+    rows = []
+    for device in devices:
+        model, x = model.to(device), tensor(images, device=device)
+        start = time.perf_counter()
+        with no_grad():
+            logits = concat([model(x[i : i + 100]) for i in range(0, len(images), 100)])
+        guesses = logits.to_numpy().argmax(axis=1)
+        rows.append((str(device), float((guesses == labels).mean()), time.perf_counter() - start))
+    right, wrong = (found.nonzero()[0].tolist() for found in (guesses == labels, guesses != labels))
+    _show(images, labels, guesses, right[:: len(right) // 4][:4], "Some that it reads:")
+    _show(images, labels, guesses, wrong[:4], f"{len(right)} of {len(labels):,} are right. Taken for another:")
+    print(f"\n{'device':<10}{'accuracy':>10}{'all of them':>14}")
+    for name, accuracy, seconds in rows:
+        print(f"{name:<10}{accuracy:>10.2%}{seconds:>12.2f} s")
+    return 0
+
+
+def _show(images: Any, labels: Any, guesses: Any, chosen: list[int], title: str) -> None:
+    """Digits of 28×28 pixels as text, a character for two of their rows."""
+    print(f"\n{title}")
+    names = [f"{labels[i]}" if labels[i] == guesses[i] else f"{labels[i]} as {guesses[i]}" for i in chosen]
+    print("  ".join(f"{name:<28}" for name in names).rstrip())
+    for row in range(2, 26, 2):
+        halves = [images[i, 0, row : row + 2].mean(axis=0).tolist() for i in chosen]
+        print("  ".join("".join(_SHADES[min(9, int(p * 10))] for p in pixels) for pixels in halves).rstrip())
 
 
 def _model(seed: int) -> Any:

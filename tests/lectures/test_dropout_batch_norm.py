@@ -56,7 +56,7 @@ def test_dropout_leaves_fewer_wrong_labels_learned_and_more_new_digits_right(lec
             lecture.regularised(lamella.Generator(seed), p, 100) for p in (0.0, 0.5)
         )
         assert learned > 0.98
-        assert learned_less < learned - 0.03
+        assert learned_less < 0.85
         assert more_right > right + 0.03
 
 

@@ -16,7 +16,7 @@ from lamella import training
 
 @pytest.fixture(scope="module")
 def found(lecture: ModuleType) -> dict[str, Any]:
-    return lecture.measure(rng=lamella.Generator(1), steps=600)
+    return lecture.measure(rng=lamella.Generator(1), steps=300)
 
 
 def test_one_gradient_serves_all_four(found: dict[str, Any]) -> None:
