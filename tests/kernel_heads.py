@@ -29,6 +29,7 @@ class Variant:
     registers: int
     spills: int
     is_extreme: bool  # first or last combination of its line: the quick check takes these
+    is_first: bool
 
     def __str__(self) -> str:
         return f"{self.file}[{' '.join(self.defines)}]"
@@ -46,7 +47,7 @@ def variants(path: Path) -> list[Variant]:
         for number, combination in enumerate(combinations):
             defines = tuple(itertools.chain.from_iterable(combination))
             extreme = number in (0, len(combinations) - 1)
-            result.append(Variant(path.name, defines, int(registers), int(spills), extreme))
+            result.append(Variant(path.name, defines, int(registers), int(spills), extreme, number == 0))
     return result
 
 

@@ -20,6 +20,7 @@ import lamella
 from lamella import kernels, layers
 from lamella.backend import Backend, Device, get_kernel, why_unavailable
 from lamella.backend.cupy_backend import CupyBackend
+from lamella.benchmarks import bench_attention, contest
 from lamella.kernels import attention_hopper
 from lamella.testing import SimulatorBackend, simulator
 
@@ -422,6 +423,19 @@ def test_it_is_not_chosen_before_it_has_run_on_hardware() -> None:
         assert "it needs compute capability 9.0, this device has 10.0" in _explained(sim, arrays)
         kernels.attention(*map(sim.from_numpy, arrays[:3]))
         assert set(sim.launches) == {"attention_forward"}
+
+
+def test_the_benchmark_measures_them_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest, "take_turns", lambda runs, *_: {name: [1.0] for name in runs})  # only judged
+    case = bench_attention.cases(1, 1, 66, 64, causal=True, dtypes=("bfloat16", "float16"))[1]
+    with simulator() as sim:
+        results, failures = contest.measure(case, "float16", sim, lamella.device("simulator"))
+        assert not failures
+        assert [result["library"] for result in results] == ["lamella", "hopper"]
+        assert sim.launches["attention_hopper_backward_keys"] > 0 < sim.launches["attention_backward_keys"]
+        assert not sim.uses_hopper
+        sim.capability = 80
+        assert contest.names_of(case, None, sim.compute_capability()) == ["lamella"]
 
 
 # -- on a GPU ---------------------------------------------------------------------------------------------------------

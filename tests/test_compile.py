@@ -16,7 +16,6 @@ from lamella.testing import nvrtc
 
 from .kernel_heads import KERNELS, Variant, architectures, complaints, variants
 
-_QUICK = ("75", "90", "90a")
 _FILES = sorted(KERNELS.glob("*.cu"))
 _ALL = [
     (variant, architecture)
@@ -25,12 +24,19 @@ _ALL = [
     for turn, architecture in enumerate(architectures(file))
     if variant.is_extreme or turn == number % len(architectures(file)) or os.environ.get("LAMELLA_COMPILE") == "all"
 ]
+
+
+def _is_quick(variant: Variant, architecture: str) -> bool:
+    """A kernel for 90a alone takes the compiler seconds."""
+    return variant.is_first if architecture == "90a" else variant.is_extreme and architecture in ("75", "90")
+
+
 _CASES = [
     pytest.param(
         variant,
         architecture,
         id=f"{variant}-sm_{architecture}",
-        marks=() if variant.is_extreme and architecture in _QUICK else pytest.mark.slow,
+        marks=() if _is_quick(variant, architecture) else pytest.mark.slow,
     )
     for variant, architecture in _ALL
 ]
