@@ -294,11 +294,17 @@ class Generator:
         xp = backend_named("cpu").xp
         count = math.prod(shape)
         pairs = -(-count // 2)
-        words = self.bits((2, pairs)).astype(xp.float64)
-        radius = xp.sqrt(-2.0 * xp.log((words[0] + 0.5) * 2.0**-32))
-        angle = (2.0 * math.pi * 2.0**-32) * words[1]
-        z = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])[:count]
-        z = (z * std + mean).astype(xp.float32).reshape(shape)
+        words, z = self.bits((2, pairs)), xp.empty((2, pairs), xp.float32)
+        for start in range(0, pairs, _CHUNK):
+            part = slice(start, min(start + _CHUNK, pairs))
+            radius = (words[0, part] + 0.5) * 2.0**-32
+            xp.log(radius, out=radius)
+            radius *= -2.0
+            xp.sqrt(radius, out=radius)
+            angle = words[1, part] * (2.0 * math.pi * 2.0**-32)
+            for row, wave in enumerate((xp.cos, xp.sin)):
+                z[row, part] = radius * wave(angle) * std + mean
+        z = z.reshape(-1)[:count].reshape(shape)
         return z if device.kind == "cpu" else backend_named(device.kind).from_numpy(z, device)
 
     def permutation(self, length: int) -> Array:

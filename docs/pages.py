@@ -9,10 +9,11 @@ import ast
 import inspect
 import re
 import shutil
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lamella
 
@@ -59,25 +60,37 @@ def submodules(room: ModuleType) -> list[ModuleType]:
     return [import_module(f"{room.__name__}.{file.stem}") for file in files if not file.stem.startswith("_")]
 
 
+def home_of(room: ModuleType, name: str) -> str:
+    """The module in which a room's name is defined."""
+    thing = getattr(room, name)
+    if not is_data(thing):
+        return inspect.unwrap(thing).__module__
+    files = [module for path, module in sorted(sys.modules.items()) if path.startswith(f"{room.__name__}.")]
+    return next(module.__name__ for module in files if vars(module).get(name) is thing)
+
+
 def parts(room: ModuleType) -> dict[str, Part]:
     """The public names of a room by the file that they come from, in the order of the files."""
     found: dict[str, Part] = {}
     for name in public_names(room):
-        thing = getattr(room, name)
-        source = inspect.unwrap(thing) if callable(thing) else thing
-        home = getattr(source, "__module__", room.__name__)
-        module = import_module(home if home.startswith("lamella") else room.__name__)
+        home = home_of(room, name)
         if home not in found:
-            found[home] = Part(inspect.cleandoc(module.__doc__ or ""), [])
+            found[home] = Part(inspect.cleandoc(import_module(home).__doc__ or ""), [])
         found[home].names.append(name)
     return dict(sorted(found.items()))
 
 
 def directive(room: ModuleType, name: str) -> str:
     thing = getattr(room, name)
-    kind = "class" if inspect.isclass(thing) else "function" if callable(thing) else "data"
-    options = ["   :members:"] if kind == "class" else ["   :no-value:"] if kind == "data" else []
-    return "\n".join([f".. auto{kind}:: {room.__name__}.{name}", *options, ""])
+    if is_data(thing):  # autodata would say what a tuple is
+        return f".. py:data:: {room.__name__}.{name}\n   :value: {thing!r}\n"
+    if inspect.isclass(thing):
+        return f".. autoclass:: {room.__name__}.{name}\n   :members:\n"
+    return f".. autofunction:: {room.__name__}.{name}\n"
+
+
+def is_data(thing: object) -> bool:
+    return thing is Any or not (inspect.isclass(thing) or callable(thing))
 
 
 def heading(title: str, line: str = "=") -> str:
@@ -100,7 +113,7 @@ def reference() -> dict[str, str]:
             title = min(same, default=file.strip("_").replace("_", " ").capitalize())  # "GPT" before "gpt"
             body = [heading(title), f".. currentmodule:: {name}\n", *one_a_line(part.about.splitlines()), ""]
             pages[f"{entries[-1]}.rst"] = "\n".join(body + [directive(room, each) for each in part.names])
-            table += [f"   {each}" for each in part.names]
+            table += [f"   {each}" for each in part.names if not is_data(getattr(room, each))]
         for module in submodules(room):
             short = module.__name__.removeprefix(f"{name}.")
             entries.append(f"{stem}/{short}")

@@ -13,6 +13,8 @@ from typing import Any
 
 from ..backend import Array, Generator, as_generator, backend_for
 from ..layers import Module
+from ..layers.lengths import length
+from ..layers.real import real
 from ..models import GPT, Bert
 from ..models.gpt import llama
 from .weights import Joined, Names, Report, load_weights, read_json
@@ -49,7 +51,7 @@ def load_with_report(
         raise FileNotFoundError(f"load_pretrained: {folder} must hold {CONFIG}, and does not")
     config = Config(read_json("load_pretrained", place), place)
     family = config.of("model_type", "")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"load_pretrained: model_type must be one of {', '.join(FAMILIES)}, got {family!r} in {place}")
     build, names_of = FAMILIES[family]
     stream = _Undrawn(*as_generator("load_pretrained", rng).reserve(2))
@@ -103,6 +105,28 @@ class Config:
             raise ValueError(f"load_pretrained: {self.path} must say {key}")
         return value
 
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A whole number of at least 1."""
+        return length("load_pretrained", key, self.of(key, default), 1)
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A number."""
+        return real("load_pretrained", key, self.of(key, default))
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A number above 0."""
+        value = self.number(key, default)
+        if not 0 < value < math.inf:
+            raise ValueError(f"load_pretrained: {key} must be above 0 and finite, got {value} in {self.path}")
+        return value
+
+    def truth(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self.of(key, default)
+        if not isinstance(value, bool):
+            raise TypeError(f"load_pretrained: {key} must be true or false, got {value!r} in {self.path}")
+        return value
+
     def must(self, key: str, *allowed: Any) -> None:
         """Refuse what the model does not do; the first of ``allowed`` is what holds where nothing is said."""
         value = self.of(key, allowed[0])
@@ -114,11 +138,11 @@ class Config:
         """The probability given, or the one that all keys say."""
         if given is not None:
             return given
-        found = {self.of(key, 0.1) for key in keys}
-        if len(found) > 1:
-            said = ", ".join(f"{key}={self.of(key, 0.1)}" for key in keys)
+        found = {key: self.number(key, 0.1) for key in keys}
+        if len(set(found.values())) > 1:
+            said = ", ".join(f"{key}={value}" for key, value in found.items())
             raise ValueError(f"load_pretrained: dropout must be given, because {self.path} has several: {said}")
-        return float(found.pop())
+        return found[keys[0]]
 
 
 # -- GPT-2 -----------------------------------------------------------------------------------------------------------
@@ -134,17 +158,17 @@ def _gpt2(config: Config, dropout: float | None, rng: Generator | None) -> GPT:
     config.must("scale_attn_weights", True)
     config.must("scale_attn_by_inverse_layer_idx", False)
     config.must("add_cross_attention", False)
-    width = config.of("n_embd")
+    width = config.whole("n_embd")
     return GPT(
-        config.of("vocab_size"),
-        config.of("n_positions"),
+        config.whole("vocab_size"),
+        config.whole("n_positions"),
         width,
-        config.of("n_layer"),
-        config.of("n_head"),
-        dim_feedforward=config.of("n_inner", 4 * width),
+        config.whole("n_layer"),
+        config.whole("n_head"),
+        dim_feedforward=config.whole("n_inner", 4 * width),
         dropout=config.one_dropout(dropout, "resid_pdrop", "embd_pdrop", "attn_pdrop"),
-        eps=config.of("layer_norm_epsilon", 1e-5),
-        tied=config.of("tie_word_embeddings", True),
+        eps=config.positive("layer_norm_epsilon", 1e-5),
+        tied=config.truth("tie_word_embeddings", True),
         rng=rng,
     )
 
@@ -179,22 +203,22 @@ def _llama(config: Config, dropout: float | None, rng: Generator | None) -> GPT:
     config.must("hidden_act", "silu")
     for key in ("attention_bias", "mlp_bias"):
         config.must(key, False)
-    heads, width = config.of("num_attention_heads"), config.of("hidden_size")
-    head_dim = config.of("head_dim", width // heads)
+    heads, width = config.whole("num_attention_heads"), config.whole("hidden_size")
+    head_dim = config.whole("head_dim", max(1, width // heads))
     theta, frequencies = _rotation(config, head_dim)
     return llama(
-        config.of("vocab_size"),
-        config.of("max_position_embeddings"),
+        config.whole("vocab_size"),
+        config.whole("max_position_embeddings"),
         width,
-        config.of("num_hidden_layers"),
+        config.whole("num_hidden_layers"),
         heads,
-        config.of("num_key_value_heads", heads),
-        config.of("intermediate_size"),
-        eps=config.of("rms_norm_eps", 1e-6),
+        config.whole("num_key_value_heads", heads),
+        config.whole("intermediate_size"),
+        eps=config.positive("rms_norm_eps", 1e-6),
         rope_theta=theta,
         rope_frequencies=frequencies,
         head_dim=head_dim,
-        tied=config.of("tie_word_embeddings", False),
+        tied=config.truth("tie_word_embeddings", False),
         rng=rng,
     )
 
@@ -206,17 +230,23 @@ def _rotation(config: Config, head_dim: int) -> tuple[float, list[float] | None]
     a mean of both.
     """
     said = config.of("rope_parameters", config.of("rope_scaling", {}))
+    if not isinstance(said, dict):
+        raise TypeError(f"load_pretrained: rope_parameters must be an object, got {said!r} in {config.path}")
     rope = Config({**said, "rope_type": said.get("rope_type", said.get("type"))}, config.path)
-    theta = float(rope.of("rope_theta", config.of("rope_theta", 10000.0)))
+    theta = rope.positive("rope_theta", config.positive("rope_theta", 10000.0))
     rope.must("rope_type", "default", "linear", "llama3")
     if rope.of("rope_type", "default") == "default":
         return theta, None
-    factor = float(rope.of("factor"))
+    factor = rope.positive("factor")
     plain = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
     if rope.of("rope_type") == "linear":
         return theta, [f / factor for f in plain]
-    low, high = float(rope.of("low_freq_factor")), float(rope.of("high_freq_factor"))
-    context = rope.of("original_max_position_embeddings")
+    low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
+    if not high > low:
+        raise ValueError(
+            f"load_pretrained: high_freq_factor must be above low_freq_factor, got {high} and {low} in {config.path}"
+        )
+    context = rope.whole("original_max_position_embeddings")
     found = []
     for f in plain:
         turns = context * f / (2 * math.pi)  # in the context that the model was trained with
@@ -243,16 +273,16 @@ def _bert(config: Config, dropout: float | None, rng: Generator | None) -> Bert:
     config.must("is_decoder", False)
     config.must("add_cross_attention", False)
     return Bert(
-        config.of("vocab_size"),
-        config.of("max_position_embeddings"),
-        config.of("hidden_size"),
-        config.of("num_hidden_layers"),
-        config.of("num_attention_heads"),
-        config.of("intermediate_size"),
-        type_vocab_size=config.of("type_vocab_size", 2),
-        dropout=config.of("hidden_dropout_prob", 0.1) if dropout is None else dropout,
-        attention_dropout=config.of("attention_probs_dropout_prob", 0.1) if dropout is None else dropout,
-        eps=config.of("layer_norm_eps", 1e-12),
+        config.whole("vocab_size"),
+        config.whole("max_position_embeddings"),
+        config.whole("hidden_size"),
+        config.whole("num_hidden_layers"),
+        config.whole("num_attention_heads"),
+        config.whole("intermediate_size"),
+        type_vocab_size=config.whole("type_vocab_size", 2),
+        dropout=config.number("hidden_dropout_prob", 0.1) if dropout is None else dropout,
+        attention_dropout=config.number("attention_probs_dropout_prob", 0.1) if dropout is None else dropout,
+        eps=config.positive("layer_norm_eps", 1e-12),
         rng=rng,
     )
 

@@ -171,11 +171,12 @@ def load_weights(
         model: whose parameters and buffers they become, on its device and in its dtypes.
         weights: arrays by name, or where :func:`read_weights` finds them.
         names: how names translate; by default only what wrappers put in front is taken away.
-        strict: every parameter and buffer must be found, and every weight be used or ignored by ``names``.
+        strict: every parameter and buffer must be found, under one of its names, and every weight be used or ignored by
+            ``names``; else what fits is taken.
     Returns:
         what became of every name.
     Raises:
-        KeyError: names are missing or unexpected, and ``strict``; the message is the whole report.
+        KeyError: names are missing or unexpected, and ``strict``; all of them are named.
         ValueError: a shape does not fit, two weights have one place, or tied weights differ.
     """
     name = "load_weights"
@@ -183,10 +184,13 @@ def load_weights(
         raise TypeError(f"{name}: model must be a Module, got {type(model).__name__}")
     if not isinstance(weights, Mapping):
         weights = read_weights(weights)
-    shapes = {key: value.shape for key, value in model._named_state()}
-    state, report = translated(weights, shapes, names or Names())
+    own = dict(model._named_state())
+    state, report = translated(weights, {key: value.shape for key, value in own.items()}, names or Names())
+    found = {id(own[key]) for key in state}
+    report.missing[:] = [key for key in report.missing if id(own.get(key)) not in found]  # a shared one has many names
     if strict and (report.missing or report.unexpected):
-        raise KeyError(f"{name}: names are missing or unexpected\n{report}")
+        said = (f"{what}: {', '.join(getattr(report, what)) or 'none'}" for what in ("missing", "unexpected"))
+        raise KeyError(f"{name}: {'; '.join(said)}")
     model.load_state_dict(state, strict=False)
     return report
 

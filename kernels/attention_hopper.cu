@@ -65,6 +65,9 @@ __device__ inline int length_of(const long long* lengths, int batch, const Probl
 // How many of `length` keys a query sees.
 __device__ inline int seen_by(int query, int length, const Problem& p) { return min(max(query + p.shift, 0), length); }
 
+// By way of one lane, so that the compiler knows it to be the same in a warp: it then makes a product's descriptors once.
+__device__ inline int warpgroup() { return __shfl_sync(0xffffffffu, (int)threadIdx.x / kGroupThreads, 0); }
+
 // ---- buffers: STAGES of them in turn. Tile n of a block goes to buffer n % STAGES, which is filled and emptied once a round
 
 struct Buffers {
@@ -293,7 +296,7 @@ attention_hopper_forward(T* out, float* lse, const long long* lengths, long long
   }
   __syncthreads();
 
-  const int group = threadIdx.x / kGroupThreads;
+  const int group = warpgroup();
   if (group == kGroups) {
     setmaxnreg_dec<kCopying>();
     if (threadIdx.x % kGroupThreads == 0 && count > 0) {
@@ -433,7 +436,7 @@ attention_hopper_backward_queries(T* dq, const float* statistics, const long lon
   if (threadIdx.x == 0) streams.prepare();
   __syncthreads();
 
-  const int group = threadIdx.x / kGroupThreads;
+  const int group = warpgroup();
   if (group == kGroups) {
     setmaxnreg_dec<kCopying>();
     if (threadIdx.x % kGroupThreads == 0 && count > 0) {
@@ -516,7 +519,7 @@ attention_hopper_backward_keys(T* dk, T* dv, const float* statistics, const long
   if (threadIdx.x == 0) streams.prepare();
   __syncthreads();
 
-  const int group = threadIdx.x / kGroupThreads;
+  const int group = warpgroup();
   if (group == kGroups) {
     setmaxnreg_dec<kCopying>();
     if (threadIdx.x % kGroupThreads == 0 && count > 0) {
@@ -548,20 +551,28 @@ attention_hopper_backward_keys(T* dk, T* dv, const float* statistics, const long
       streams.multiply(s, dp, tile_k, tile_v, n);
       wgmma_wait<1>();  // s
 #pragma unroll
-      for (int i = 0; i < kScores; ++i) s[i] = exp2f(s[i] * factor - lses[n % STAGES * COLS + i / 4 * 8 + column + i % 2]);
+      for (int i = 0; i < kScores; i += 4) {
+        const Pack<float, 2> lse = load_pack<2>(lses + n % STAGES * COLS + 2 * i + column);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) s[i + j] = exp2f(s[i + j] * factor - lse.at[j % 2]);
+      }
       if (hides) {
 #pragma unroll
         for (int i = 0; i < kScores; ++i)
-          if (row + i / 2 % 2 * 8 >= seen_by(query0 + i / 4 * 8 + column + i % 2, length, p)) s[i] = 0.f;  // also a NaN
+          if (row + i / 2 % 2 * 8 >= seen_by(query0 + wgmma_column(threadIdx.x, i), length, p)) s[i] = 0.f;  // also a NaN
       }
       pack(weights, s);
       wgmma_wait<0>();
 #pragma unroll
-      for (int i = 0; i < kScores; ++i) dp[i] = s[i] * (dp[i] - deltas[n % STAGES * COLS + i / 4 * 8 + column + i % 2]);
+      for (int i = 0; i < kScores; i += 4) {
+        const Pack<float, 2> delta = load_pack<2>(deltas + n % STAGES * COLS + 2 * i + column);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) dp[i + j] = s[i + j] * (dp[i + j] - delta.at[j % 2]);
+      }
       if (hides) {
 #pragma unroll
         for (int i = 0; i < kScores; ++i)
-          if (row + i / 2 % 2 * 8 >= seen_by(query0 + i / 4 * 8 + column + i % 2, length, p)) dp[i] = 0.f;
+          if (row + i / 2 % 2 * 8 >= seen_by(query0 + wgmma_column(threadIdx.x, i), length, p)) dp[i] = 0.f;
       }
       pack(slopes, dp);
       if (hides) {

@@ -85,7 +85,7 @@ def stream(
 
     Between two of them gradients and the model's mode are as the caller left them.
 
-    Args: as for :func:`generate`.
+    Arguments as for :func:`generate`.
     Yields:
         an int for one sequence, else N of them as int64 on the host.
     """

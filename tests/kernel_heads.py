@@ -29,6 +29,7 @@ class Variant:
     registers: int
     spills: int
     is_extreme: bool  # first or last combination of its line: the quick check takes these
+    is_first: bool
 
     def __str__(self) -> str:
         return f"{self.file}[{' '.join(self.defines)}]"
@@ -46,7 +47,7 @@ def variants(path: Path) -> list[Variant]:
         for number, combination in enumerate(combinations):
             defines = tuple(itertools.chain.from_iterable(combination))
             extreme = number in (0, len(combinations) - 1)
-            result.append(Variant(path.name, defines, int(registers), int(spills), extreme))
+            result.append(Variant(path.name, defines, int(registers), int(spills), extreme, number == 0))
     return result
 
 
@@ -67,3 +68,18 @@ def complaints(log: str) -> list[str]:
     ptxas only mentions that it waits after each wgmma ("serialized"), or that it leaves setmaxnreg out ("ignored").
     """
     return [line for line in log.splitlines() if re.search(r"warning|serializ|ignored|Performance Loss", line)]
+
+
+def dealt_registers(ptx: str) -> dict[str, tuple[int, int, int]]:
+    """Of kernels that deal out registers: threads of a block; registers of one that copies, of one that multiplies.
+
+    One warpgroup copies. By the PTX ISA the first number is at most what a thread has at launch, the second at least
+    that, and where all together want more than the block has, the kernel waits for ever.
+    """
+    found = {}
+    for name, body in re.findall(r"\.entry (\w+)(.*?)(?=\.entry|\Z)", ptx, re.DOTALL):
+        words = (r"\.maxntid", r"setmaxnreg\.dec\S*", r"setmaxnreg\.inc\S*")
+        numbers = [int(number[1]) for word in words if (number := re.search(word + r" (\d+)", body))]
+        if len(numbers) == 3:
+            found[name] = (numbers[0], numbers[1], numbers[2])
+    return found

@@ -84,6 +84,18 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "if (tile + 1 <= end) {": "one tile more, which nobody reads",
         "const bool masks = OPTIONS || (p.mask_kind != kNone || p.bias_kind != kNone);": "looks at what adds 0",
     },
+    "attention_hopper.cu": {
+        "const bool hides = first + kRows >= seen_by(query0, length, p);": "looks at a tile that hides nothing",
+        "const int open = factor >= 0.f ? seen_by(first, length, p) / COLS : 0;": "scores are all 0 there",
+        "const int open = factor > 1.f ? seen_by(first, length, p) / COLS : 0;": "tiles one by one that could overlap",
+        "const int begin = max(first - p.shift + 0, 0) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;": "one "
+        "tile more at most, of queries that do not see the keys",
+        "const int begin = max(first - p.shift - 1, 0) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;": "one "
+        "tile more at most, of queries that do not see the keys",
+        "const int begin = max(first - p.shift + 1, 1) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;": "1 "
+        "/ 64 is 0",
+        "wgmma_wait<0>();": "waits for more than it has to",
+    },
     "embedding.cu": {
         "const long long end = first + chunk <= rows ? first + chunk : rows;": "the same number there",
         "__device__ inline long long number_of(long long key) { return key & 0x7fffffffu; }": "rows < 2^31",

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 import lamella
-from lamella import kernels
+from lamella import kernels, layers
 from lamella.backend import Backend, Device, get_kernel, why_unavailable
 from lamella.backend.cupy_backend import CupyBackend
+from lamella.benchmarks import bench_attention, contest
 from lamella.kernels import attention_hopper
 from lamella.testing import SimulatorBackend, simulator
 
@@ -114,8 +115,8 @@ def _causal_and_lengths(sim: SimulatorBackend) -> None:
 
 
 def _blind_and_backwards(sim: SimulatorBackend) -> None:
-    """The first queries see nothing; the smallest product of a query and a key is the largest score."""
-    _check(sim, HALF, (1, 2, 1, 70, 131, 64), causal=True, causal_offset=-7, scale=-0.4)
+    """The last query of the first tile is the first that sees a key; the smallest product is the largest score."""
+    _check(sim, HALF, (1, 2, 1, 128, 131, 64), causal=True, causal_offset=-63, scale=-0.4)
 
 
 def _hidden_is_not_finite(sim: SimulatorBackend) -> None:
@@ -310,6 +311,26 @@ def test_packed_heads_are_read_where_they_lie() -> None:
         assert kernels.attention(*arrays).transpose(0, 2, 1, 3).flags.c_contiguous
 
 
+def test_a_layer_gives_the_same_by_these_kernels() -> None:
+    """Self-attention of packed projections: gradients are written into one array, where they belong."""
+    x = normal(2, 70, 128, seed=3).astype(np.float16)
+    results = []
+    for uses_hopper in (False, True):
+        with hopper() as sim:
+            sim.uses_hopper = uses_hopper
+            layer = layers.MultiheadAttention(128, 2, batch_first=True, rng=lamella.Generator(0))
+            layer.to("simulator", dtype="float16")
+            tensor = lamella.tensor(x, device="simulator", requires_grad=True)
+            y, _ = layer(tensor, tensor, tensor, is_causal=True, need_weights=False)
+            (y * y).sum().backward()
+            assert ("attention_hopper_backward_keys" in sim.launches) is uses_hopper
+            assert ("attention_backward_keys" in sim.launches) is not uses_hopper
+            gradients = [tensor.grad, *(parameter.grad for parameter in layer.parameters())]
+            results.append([sim.to_numpy(a).astype(np.float64) for a in (y.data, *gradients)])
+    for one, other in zip(*results, strict=True):
+        assert np.abs(one - other).max() <= 2.0**-9 * max(1, np.abs(one).max())
+
+
 def test_gradients_go_where_they_are_wanted_and_any_strides_come() -> None:
     """Thirds of one array that begin at odd elements; dy is one number for all, out is reversed in memory."""
     q, k, v, _ = _arrays(HALF, 1, 2, 2, 66, 66, 64)
@@ -402,6 +423,19 @@ def test_it_is_not_chosen_before_it_has_run_on_hardware() -> None:
         assert "it needs compute capability 9.0, this device has 10.0" in _explained(sim, arrays)
         kernels.attention(*map(sim.from_numpy, arrays[:3]))
         assert set(sim.launches) == {"attention_forward"}
+
+
+def test_the_benchmark_measures_them_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest, "take_turns", lambda runs, *_: {name: [1.0] for name in runs})  # only judged
+    case = bench_attention.cases(1, 1, 66, 64, causal=True, dtypes=("bfloat16", "float16"))[1]
+    with simulator() as sim:
+        results, failures = contest.measure(case, "float16", sim, lamella.device("simulator"))
+        assert not failures
+        assert [result["library"] for result in results] == ["lamella", "hopper"]
+        assert sim.launches["attention_hopper_backward_keys"] > 0 < sim.launches["attention_backward_keys"]
+        assert not sim.uses_hopper
+        sim.capability = 80
+        assert contest.names_of(case, None, sim.compute_capability()) == ["lamella"]
 
 
 # -- on a GPU ---------------------------------------------------------------------------------------------------------

@@ -14,9 +14,8 @@ import pytest
 from lamella.backend import read_source
 from lamella.testing import nvrtc
 
-from .kernel_heads import KERNELS, Variant, architectures, complaints, variants
+from .kernel_heads import KERNELS, Variant, architectures, complaints, dealt_registers, variants
 
-_QUICK = ("75", "90", "90a")
 _FILES = sorted(KERNELS.glob("*.cu"))
 _ALL = [
     (variant, architecture)
@@ -25,12 +24,19 @@ _ALL = [
     for turn, architecture in enumerate(architectures(file))
     if variant.is_extreme or turn == number % len(architectures(file)) or os.environ.get("LAMELLA_COMPILE") == "all"
 ]
+
+
+def _is_quick(variant: Variant, architecture: str) -> bool:
+    """A kernel for 90a alone takes the compiler seconds."""
+    return variant.is_first if architecture == "90a" else variant.is_extreme and architecture in ("75", "90")
+
+
 _CASES = [
     pytest.param(
         variant,
         architecture,
         id=f"{variant}-sm_{architecture}",
-        marks=() if variant.is_extreme and architecture in _QUICK else pytest.mark.slow,
+        marks=() if _is_quick(variant, architecture) else pytest.mark.slow,
     )
     for variant, architecture in _ALL
 ]
@@ -54,6 +60,10 @@ def test_a_variant_compiles_within_its_budget(variant: Variant, architecture: st
     for kernel, registers in compiled.registers.items():
         assert registers <= variant.registers, f"{kernel} uses {registers} registers, {variant.registers} are allowed"
         assert compiled.spills[kernel] <= variant.spills, f"{kernel} spills {compiled.spills[kernel]} bytes"
+    for kernel, (threads, copying, multiplying) in dealt_registers(compiled.ptx).items():
+        registers = compiled.registers[kernel]
+        assert copying <= registers <= multiplying
+        assert 128 * copying + (threads - 128) * multiplying <= threads * registers
 
 
 @pytest.mark.parametrize(
@@ -96,6 +106,16 @@ def test_softmax_moves_16_bytes_at_a_time(variant: Variant):
         at_most = 0 if "STRIDED" in variant.defines else 3 if "backward" in name else 2
         at_most += split and (2 if "forward" in name else 1)  # and what is known of parts
         assert len(narrow) <= at_most, f"{name}: {narrow}"
+
+
+def test_the_check_sees_registers_that_are_dealt_out():
+    ptx = """.visible .entry first(
+        .maxntid 384, 1, 1
+        setmaxnreg.dec.sync.aligned.u32 24;
+        setmaxnreg.inc.sync.aligned.u32 240;
+    .visible .entry second(
+        .maxntid 128, 1, 1"""
+    assert dealt_registers(ptx) == {"first": (384, 24, 240)}
 
 
 def test_the_check_sees_products_that_do_not_overlap():

@@ -32,7 +32,7 @@ def pages() -> ModuleType:
 
 def test_every_public_name_is_explained_once(pages: ModuleType) -> None:
     text = "\n".join(pages.reference().values())
-    explained = re.findall(r"^\.\. auto(?:class|function|data):: (\S+)$", text, re.MULTILINE)
+    explained = re.findall(r"^\.\. (?:autoclass|autofunction|py:data):: (\S+)$", text, re.MULTILINE)
     modules = set(re.findall(r"^\.\. automodule:: (\S+)$", text, re.MULTILINE))
     assert len(explained) == len(set(explained))
     for room_name in pages.ROOMS:

@@ -16,6 +16,7 @@ import lamella.layers as L
 from lamella import models
 from lamella.backend import Device, backend_for
 from lamella.models import sampling
+from lamella.models.beam_search import _Search
 
 from .named_weights import named_weight
 
@@ -85,7 +86,7 @@ def test_ties_and_ends_of_top_k_and_top_p(device: Device) -> None:
     assert kept(sampling.keep_top_k(scores, 1)) == [1]
     assert kept(sampling.keep_top_k(scores, 2)) == [1, 2, 3, 4]
     assert kept(sampling.keep_top_k(scores, 9)) == [0, 1, 2, 3, 4]
-    assert kept(sampling.keep_top_p(scores, 1e-9)) == [1]
+    assert kept(sampling.keep_top_p(scores, 1e-20)) == [1]
     assert kept(sampling.keep_top_p(scores, 0.29)) == [1]
     assert kept(sampling.keep_top_p(scores, 0.31)) == [1, 2, 3, 4]
     assert kept(sampling.keep_top_p(scores, 0.95)) == [0, 1, 2, 3, 4]
@@ -179,10 +180,12 @@ def test_a_row_of_a_batch_is_what_it_is_alone(device: Device) -> None:
     for options in ({}, LLAMA):
         model = gpt(device=device, **options)
         ids = [[5, 1, 7, 7], [3], [2, 12]]
-        together = models.generate(model, ids, 6)
-        for row, prompt in zip(together, ids, strict=True):
-            np.testing.assert_array_equal(models.generate(model, prompt, 6), row)
-        np.testing.assert_array_equal(models.generate(model, on(device, np.array(ids[0])), 6), together[0])
+        for penalty in (1.0, 0.2):  # below 1 a token in the padding, were it counted, would be taken
+            together = models.generate(model, ids, 6, repetition_penalty=penalty)
+            for row, prompt in zip(together, ids, strict=True):
+                np.testing.assert_array_equal(models.generate(model, prompt, 6, repetition_penalty=penalty), row)
+        first = models.generate(model, on(device, np.array(ids[0])), 6, repetition_penalty=penalty)
+        np.testing.assert_array_equal(first, together[0])
 
 
 def test_a_seed_gives_the_same_tokens_on_every_device(device: Device) -> None:
@@ -228,6 +231,23 @@ def test_a_stream_gives_each_token_as_soon_as_it_is_chosen() -> None:
     assert found == expected.tolist()
     batch = list(models.stream(model, [[5, 1, 2], [1, 1, 1]], 5))
     np.testing.assert_array_equal(np.stack(batch, axis=1)[0], expected)
+
+
+class Scores(L.Module):
+    """The same scores at each step for all sequences that begin with the same token."""
+
+    def __init__(self, scores: dict[int, list[float]]) -> None:
+        self.scores = scores
+
+    def forward(self, ids: Any, *, cache: Any, padding: Any, last_only: bool) -> Any:
+        firsts = ids[:, 0] if padding is None else ids[np.arange(len(ids)), padding]
+        return lamella.tensor(np.float32([[self.scores[int(first)]] for first in firsts]))
+
+
+def test_padding_is_not_counted_as_a_repetition() -> None:
+    model = Scores({1: [1.0, 0.9, 0.6]})
+    found = models.generate(model, [[1, 2, 2], [1]], 2, repetition_penalty=2.0, use_cache=False)
+    np.testing.assert_array_equal(found, [[0, 0], [0, 2]])  # where 0 stood in the padding of the second, 2 came first
 
 
 def test_nothing_and_no_rows_are_written_too() -> None:
@@ -323,6 +343,36 @@ def test_beams_of_a_batch_are_those_of_its_rows_on_every_device(device: Device) 
     for row, prompt, expected in zip(together, ids, on_cpu, strict=True):
         for others in (models.beam_search(model, prompt, 6, **how)[0], expected):
             assert [one.tokens.tolist() for one in row] == [one.tokens.tolist() for one in others]
+
+
+def test_an_end_counts_only_among_the_best_of_its_step() -> None:
+    search = _Search(2, 5, 1.0, False, 0)
+    search.beams = [(-0.1, (1,)), (-0.2, (2,))]
+    going = search.advance(np.array([-1.0, -2.0, -3.0, -4.0]), np.array([0, 3, 5, 8]), 5)  # of 5 tokens 0 ends
+    assert going == [(0, 3), (1, 3)]
+    assert search.ended == [(-0.5, (1, 0))]
+    assert search.beams == [(-2.0, (1, 3)), (-4.0, (2, 3))]
+
+
+@pytest.mark.parametrize(("penalty", "total", "settled"), [
+    (1.0, -2.0, False), (1.0, -5.0, True),  # at best -0.2 or -0.5 with 10 tokens
+    (-1.0, -0.12, False), (-1.0, -0.125, True),  # at best -0.48 or -0.5 with 4 tokens
+    (0.0, -0.4, False), (0.0, -0.5, True),
+])  # fmt: skip
+def test_a_search_ends_when_no_beam_can_become_better(penalty: float, total: float, settled: bool) -> None:
+    search = _Search(1, 10, penalty, False, 0)
+    search.ended, search.beams = [(-0.5, (0,))], [(total, (1, 1, 1))]
+    assert search._settled(3) is settled
+    search.early = True
+    assert search._settled(3)
+
+
+def test_a_row_that_can_only_end_leaves_the_others_alone() -> None:
+    model = Scores({1: [-math.inf, 0.0, -math.inf], 2: [0.0, -1.0, -1.0]})
+    one, other = models.beam_search(model, [[1], [2]], 3, num_beams=2, num_return=2, eos_id=1, use_cache=False)
+    assert [hypothesis.tokens.tolist() for hypothesis in one] == [[1]]
+    assert len(other) == 2
+    assert other[0].tokens.tolist() == [0, 0, 0]
 
 
 def test_one_beam_is_greedy() -> None:

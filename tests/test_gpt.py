@@ -182,6 +182,19 @@ def test_it_drops_in_training_only_and_repeats_with_its_generator() -> None:
     np.testing.assert_array_equal(model(ids).to_numpy(), model(ids).to_numpy())
 
 
+def test_each_of_the_four_places_of_dropout_drops() -> None:
+    ids = some_ids(2, 5)
+    for place in ("embeddings", "attention", "first branch", "second branch"):
+        model = models.GPT(V, LONGEST, D, 1, HEADS, dropout=0.0, rng=lamella.Generator(0))
+        block, before = model.h[0], model(ids).to_numpy()
+        if place == "attention":
+            block.attn.dropout = 0.5
+        else:
+            {"embeddings": model.drop, "first branch": block.drop_1, "second branch": block.drop_2}[place].p = 0.5
+        assert not np.allclose(model(ids).to_numpy(), before, atol=1e-3), place
+        np.testing.assert_array_equal(model.eval()(ids).to_numpy(), before)
+
+
 @pytest.mark.parametrize("options", [{}, {**LLAMA, "dropout": 0.0}], ids=["GPT-2", "Llama"])
 def test_it_learns_a_sequence_by_heart(options: dict[str, Any]) -> None:
     model = models.GPT(V, LONGEST, D, 1, 2, **{"dropout": 0.0, **options}, rng=lamella.Generator(0))

@@ -20,6 +20,8 @@ matplotlib.use("Agg")  # no windows
 
 # A setting for each script's measure() that takes about a second at most; the claims are tested in tests/lectures.
 SMALL: dict[str, dict[str, Any]] = {
+    "autoencoders": {"steps": 2, "epochs": 3, "lengths": (8,)},
+    "rbm": {"steps": 3, "epochs": 1, "chains": 4},
     "activations": {"examples": 100, "epochs": 1, "depth": 2},
     "backpropagation": {"steps": 10},
     "depth": {"deepest": 5, "depth": 3, "widths": (2, 8)},

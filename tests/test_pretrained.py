@@ -133,9 +133,9 @@ def test_every_missing_and_unexpected_name_is_reported_and_nothing_is_loaded() -
     with pytest.raises(KeyError) as error:
         load_weights(model, weights, GPT2)
     message = error.value.args[0]
-    assert "missing: h.0.attn.c_proj.bias, ln_f.weight\n" in message
-    assert "unexpected: transformer.h.2.ln_1.weight, extra\n" in message
-    assert "transposed: transformer.h.0.attn.c_attn.weight, transformer.h.0.attn.c_proj.weight, " in message
+    assert message.endswith(
+        "missing: h.0.attn.c_proj.bias, ln_f.weight; unexpected: transformer.h.2.ln_1.weight, extra"
+    )
     assert all(np.array_equal(before[key], value) for key, value in model.state_dict().items())
     whole = read_weights(FOLDERS / "gpt2") | {"extra": np.ones(1)}
     with pytest.raises(KeyError, match="unexpected: extra"):
@@ -143,6 +143,17 @@ def test_every_missing_and_unexpected_name_is_reported_and_nothing_is_loaded() -
     report = load_weights(model, weights, GPT2, strict=False)
     assert report.unexpected == ["transformer.h.2.ln_1.weight", "extra"]
     assert np.array_equal(model.wte.weight.to_numpy(), weights["transformer.wte.weight"])
+    assert str(report).splitlines()[:4] == [
+        "26 weights taken",
+        "missing: h.0.attn.c_proj.bias, ln_f.weight",
+        "unexpected: transformer.h.2.ln_1.weight, extra",
+        "transposed: "
+        + ", ".join(
+            f"transformer.h.{i}.{name}.weight"
+            for i in (0, 1)
+            for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        ),
+    ]
 
 
 def test_a_square_matrix_is_transposed_too() -> None:
@@ -212,6 +223,18 @@ def test_a_prefix_that_is_a_part_of_the_model_stays() -> None:
     compiled = {f"model._orig_mod.{key}": np.zeros_like(value) for key, value in bare.state_dict().items()}
     load_weights(wrapped, compiled)
     assert float(wrapped.model.bias.sum()) == 0.0
+
+
+def test_a_shared_weight_may_come_under_any_of_its_names() -> None:
+    class Shared(L.Module):
+        def __init__(self) -> None:
+            self.a, self.b = L.Linear(2, 2), L.Linear(2, 2)
+            self.b.weight = self.a.weight
+
+    model = Shared()
+    weights = {"b.weight": np.eye(2, dtype=np.float32), "a.bias": np.ones(2), "b.bias": np.ones(2)}
+    assert load_weights(model, weights).missing == []
+    np.testing.assert_array_equal(model.a.weight.to_numpy(), np.eye(2))
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
@@ -302,10 +325,20 @@ def test_folders_without_weights_say_what_is_wrong(folder: Any, tmp_path: Path) 
     ("name", "changes", "message"),
     [
         ("gpt2", {"model_type": "mamba"}, "model_type must be one of gpt2, llama, bert, got 'mamba'"),
+        ("gpt2", {"model_type": ["gpt2"]}, "model_type must be one of gpt2, llama, bert, got \\['gpt2'\\]"),
         ("gpt2", {"model_type": None}, "model_type must be one of gpt2, llama, bert, got ''"),
         ("gpt2", {"activation_function": "relu"}, "activation_function must be 'gelu_new' or .*, got 'relu'"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx must be False, got True"),
         ("gpt2", {"n_embd": None}, r"config\.json must say n_embd"),
+        ("gpt2", {"n_layer": 0}, "n_layer must be at least 1, got 0"),
+        ("gpt2", {"layer_norm_epsilon": -1.0}, r"layer_norm_epsilon must be above 0 and finite, got -1\.0 in .*config"),
+        ("llama", {"rope_parameters": {"rope_theta": 0}}, r"rope_theta must be above 0 and finite, got 0\.0"),
+        ("llama", {"rope_parameters": {"rope_type": "linear"}}, "must say factor"),
+        (
+            "llama_tied_bf16",
+            {"rope_parameters": {"rope_type": "llama3", "factor": 2, "low_freq_factor": 2, "high_freq_factor": 1}},
+            r"high_freq_factor must be above low_freq_factor, got 1\.0 and 2\.0",
+        ),
         ("gpt2", {"attn_pdrop": 0.2}, "dropout must be given, because .* has several: resid_pdrop=0.1, embd_pdrop=0.1"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act must be 'silu', got 'gelu'"),
         ("llama", {"attention_bias": True}, "attention_bias must be False, got True"),
@@ -317,6 +350,22 @@ def test_folders_without_weights_say_what_is_wrong(folder: Any, tmp_path: Path) 
 )  # fmt: skip
 def test_what_the_models_do_not_do_is_refused(name: str, changes: dict[str, Any], message: str, folder: Any) -> None:
     with pytest.raises(ValueError, match=message):
+        load_pretrained(say(folder(name), **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("gpt2", {"n_embd": "16"}, "n_embd must be an integer, got '16'"),
+        ("gpt2", {"resid_pdrop": "much"}, "resid_pdrop must be a number, got 'much'"),
+        ("llama", {"num_attention_heads": 2.5}, r"num_attention_heads must be an integer, got 2\.5"),
+        ("llama", {"tie_word_embeddings": "no"}, "tie_word_embeddings must be true or false, got 'no'"),
+        ("llama", {"rope_parameters": "default"}, "rope_parameters must be an object, got 'default'"),
+        ("bert", {"layer_norm_eps": [1]}, r"layer_norm_eps must be a number, got \[1\]"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(name: str, changes: dict[str, Any], message: str, folder: Any) -> None:
+    with pytest.raises(TypeError, match=message):
         load_pretrained(say(folder(name), **changes))
 
 
