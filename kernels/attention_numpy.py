@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SCORES = 1 << 18  # held at a time: 1 MB in float32
 _FEWEST_QUERIES, _MOST_QUERIES = 64, 256  # in a block: fewer make poor products, more leave the cache
-_FEW_QUERIES = 8  # of all heads that share a key: no more than the width of a head, so their scores are small
+_FEW_QUERIES = 2  # beyond, products of blocks and the bound in place of a maximum are quicker
 _WORTH_A_THREAD = 1 << 22  # multiply-adds
 # No maximum is subtracted where no score reaches this power of two: 2**60 is far from overflow, and so is
 # 2**(60 + 60), what a hidden score over the sum of the visible ones may come to before it is multiplied by 0.
@@ -163,7 +163,7 @@ def _part(array: Any, *block: Any) -> Any:
 
 def forward(q: Any, k: Any, v: Any, options: Options, out: Any, lse: Any) -> None:
     """``out`` and ``lse`` of :func:`kernels.attention`, float32 or float64, at least one key, in place."""
-    if _are_few(options, k.shape[1]):
+    if _are_few(options):
         _few(q, k, v, options.scale, out, lse)
         return
     work, base = _Work(q, k, v, options), _base(q.dtype)
@@ -211,11 +211,10 @@ def forward(q: Any, k: Any, v: Any, options: Options, out: Any, lse: Any) -> Non
     parallel(part, len(work.units), work.grain)
 
 
-def _are_few(options: Options, key_heads: int) -> bool:
+def _are_few(options: Options) -> bool:
     """Whether a few queries see all keys and drop nothing."""
     hides = options.causal or options.dropout or options.key_lengths is not None
-    queries = options.shape[1] // key_heads * options.shape[2]
-    return queries <= _FEW_QUERIES and not hides and options.mask is None and options.bias is None
+    return options.shape[2] <= _FEW_QUERIES and not hides and options.mask is None and options.bias is None
 
 
 def _few(q: Any, k: Any, v: Any, scale: float, out: Any, lse: Any) -> None:
