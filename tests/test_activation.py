@@ -160,7 +160,7 @@ def run_learned(text: str, defines: tuple[str, ...], threads: int = 96) -> None:
     by_rows = "ROWS" in macros
     shapes = [(2, 3, 5 * vector, 2 * vector), (1, 1, 400 * vector, 300 * vector), (3, 2, vector, 8 * vector)]
     if not by_rows:  # outer, channels, 1, rows in a part
-        shapes = [(21, 3 * vector, 1, 9), (8, 33 * vector, 1, 8), (1, vector, 1, 4)]
+        shapes = [(21, 3 * vector, 1, 9), (8, 33 * vector, 1, 8), (16, 31 * vector, 1, 8), (1, vector, 1, 4)]
     for outer, channels, inner, chunk in shapes:
         rng = np.random.default_rng((outer, channels))
         x = (rng.standard_normal((outer, channels, inner)) * 3).astype(dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import statistics
 import sys
 from collections.abc import Iterator
@@ -106,12 +105,25 @@ def test_the_trainer_beside_pytorch_learns_what_fit_learns(example: Any, tmp_pat
     assert len(history) == 2
 
 
-def test_the_record_of_both_libraries_names_machine_and_samples(example: Any) -> None:
-    for run in json.loads((EXAMPLES.parents[1] / "benchmarks/results/trainings/images.json").read_text())["runs"]:
-        ours, theirs = (run["libraries"][name] for name in ("lamella", "torch"))
-        assert len(ours["seconds"]) == len(theirs["seconds"]) >= 50
-        assert run["machine"]["processor"]
-        assert example("beside_pytorch").ratio(ours["seconds"], theirs["seconds"]) > 0
+def test_the_gradient_of_fifty_layers_explodes_without_residual_connections(example: Any) -> None:
+    depth, (images, labels) = example("depth"), training.digits()
+    spread = {}
+    for kind in depth.BLOCKS:
+        model = depth.network(kind, 8, 4, lamella.Generator(0))
+        norms = depth.gradient_norms(model, images[:64].reshape(-1, 1, 8, 8), labels[:64])
+        assert len(norms) == 49  # and the linear layer
+        spread[kind] = norms[0] / norms[-1]
+    assert spread["plain"] >= 10 * spread["residual"]
+
+
+@pytest.mark.slow
+def test_fifty_layers_learn_worse_without_residual_connections(example: Any) -> None:
+    depth = example("depth")
+    found = depth.measure(epochs=3)
+    last = {kind: one["history"].last for kind, one in found.items()}
+    assert last["residual"]["loss"] <= 0.6 * last["plain"]["loss"]
+    assert last["residual"]["validation_accuracy"] >= last["plain"]["validation_accuracy"] + 0.2
+    assert depth.draw(found).axes[0].get_yscale() == "log"
 
 
 # -- the network that comes with the package ------------------------------------------------------------------------

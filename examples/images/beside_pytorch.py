@@ -152,16 +152,18 @@ def main() -> None:
             train_lamella=arguments.trained is None,
         )  # fmt: skip
     if arguments.trained is not None:
-        history = json.loads(lamella.training.load_metadata(arguments.trained)["history"])
+        words = training.load_metadata(arguments.trained)
+        history = json.loads(words["history"])
         if len(history) != epochs:
             raise SystemExit(f"--trained must be of {epochs} epochs, got {len(history)}")
         found["lamella"]["accuracy"] = history[-1]["validation_accuracy"]
+        found["lamella"]["trained"] = {key: float(words[key]) for key in ("cpu_seconds", "wall_seconds", "threads")}
     for side, one in found.items():
         told = f"{statistics.median(one['seconds']) * 1e3:.1f} ms a step"
         told += f", lamella's over it {ratio(found['lamella']['seconds'], one['seconds']):.2f}"
         print(f"{side} {one['version']}: {told}" + (f", accuracy {one['accuracy']:.4f}" if "accuracy" in one else ""))
     if arguments.json is not None:
-        record = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"runs": []}
+        record = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
         run = {
             "model": name, "epochs": epochs, "examples": len(data[0]), "seed": arguments.seed,
             "threads": arguments.threads, "clock": "CPU" if arguments.threads == 1 else "wall",
@@ -172,8 +174,8 @@ def main() -> None:
             },
         }  # fmt: skip
         same = ("model", "seed", "examples", "epochs", "threads")
-        others = [one for one in record["runs"] if any(one[key] != run[key] for key in same)]
-        arguments.json.write_text(json.dumps({"runs": [*others, run]}, indent=1) + "\n", encoding="utf-8")
+        others = [one for one in record.get("runs", []) if any(one[key] != run[key] for key in same)]
+        arguments.json.write_text(json.dumps({**record, "runs": [*others, run]}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

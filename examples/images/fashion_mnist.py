@@ -17,6 +17,7 @@ from recipes import RECIPES, learn
 
 import lamella
 from lamella import training
+from lamella.benchmarks import machine
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default="/usr/share/datasets/fashion-mnist")
     parser.add_argument("--output", type=Path, default=Path("images-output"))
     parser.add_argument("--weights", type=Path, help="of an earlier run, to be drawn")
+    parser.add_argument("--json", type=Path, help="a record to write the accuracy and the seconds into")
     arguments = parser.parse_args()
     stem, recipe = f"fashion-{arguments.model}", RECIPES[arguments.model]
     (x, y), test = training.fashion_mnist(arguments.data)
@@ -37,17 +39,24 @@ def main() -> None:
         start, cpu = time.perf_counter(), time.process_time()
         model, history = learn(recipe, data, test, epochs=arguments.epochs, seed=arguments.seed)
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-        words = {
-            "history": json.dumps(history.epochs),
-            "seconds": f"{wall:.0f} wall, {cpu:.0f} CPU, {lamella.get_num_threads()} threads",
-        }
+        words = {"history": json.dumps(history.epochs), "threads": str(lamella.get_num_threads())}
+        words |= {"cpu_seconds": f"{cpu:.1f}", "wall_seconds": f"{wall:.1f}"}
         lamella.save(arguments.output / f"{stem}.safetensors", model.state_dict(), words)
-        print(f"{wall:.0f} s ({cpu:.0f} s of CPU time, {lamella.get_num_threads()} threads)")
     else:
-        model = recipe.model(lamella.Generator(0))
+        model, words = recipe.model(lamella.Generator(0)), training.load_metadata(arguments.weights)
         model.load_state_dict(lamella.load(arguments.weights))
-        history = training.History(json.loads(training.load_metadata(arguments.weights)["history"]))
-    print(f"{arguments.model}: accuracy {history.last['validation_accuracy']:.4f} on {len(test[0]):,} held-out images")
+        history = training.History(json.loads(words["history"]))
+    accuracy = history.last["validation_accuracy"]
+    print(
+        f"{arguments.model}: accuracy {accuracy:.4f} on {len(test[0]):,} held-out images after {len(history)} epochs; "
+        f"{words['wall_seconds']} s, {words['cpu_seconds']} s of CPU time, threads: {words['threads']}"
+    )
+    if arguments.json is not None:
+        record = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+        seconds = {name: float(words[name]) for name in ("cpu_seconds", "wall_seconds")}
+        one = {"epochs": len(history), "accuracy": accuracy, **seconds, "threads": int(words["threads"])}
+        record.setdefault("trained", {})[arguments.model] = {**one, "machine": machine.describe()}
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     mean, std = recipe.scale(data[0])
     given = training.normalize(test[0], [mean], [std])
     for file in pictures.draw(
