@@ -43,7 +43,10 @@ def few(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return np.round(images * 255).astype("float32") / 255, labels
 
 
-@pytest.mark.parametrize("model", ["convnet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet", "densenet"))])
+@pytest.mark.parametrize(
+    "model",
+    ["convnet", pytest.param("resnet", marks=pytest.mark.slow), pytest.param("densenet", marks=pytest.mark.slow)],
+)
 def test_fashion_mnist_trains_saves_and_draws(
     model: str, example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
