@@ -200,6 +200,20 @@ def test_early_stopping_ends_before_the_last_epoch_with_the_best_state() -> None
     np.testing.assert_array_equal(again.predict_proba(x), model.predict_proba(x))
 
 
+def test_early_stopping_judges_by_every_class_in_its_share() -> None:
+    x, y, seen = np.zeros((20, 2), "float32"), np.repeat([0, 1], [18, 2]), []
+
+    def loss(outputs: Any, labels: Any, reduction: str = "mean") -> Any:
+        seen.append(np.bincount(labels.to_numpy()).tolist())
+        return L.cross_entropy(outputs, labels, reduction=reduction)
+
+    for seed in range(5):
+        options: dict[str, Any] = {"early_stopping": True, "validation_fraction": 0.5, "max_iter": 1}
+        quick(loss=loss, random_state=seed, **options).fit(x, y)
+    assert len(seen) >= 10  # to learn from, and to judge by
+    assert seen == [[9, 1]] * len(seen)
+
+
 def test_training_that_was_not_finished_is_said() -> None:
     x, y = blobs()
     with pytest.warns(ConvergenceWarning, match="max_iter=3 epochs were over before the loss had settled"):
