@@ -389,6 +389,42 @@ def test_old_ways_of_saying_the_rotation_are_read(folder: Any) -> None:
     np.testing.assert_allclose(turned, plain.h[0].attn.rotary(x).to_numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_a_bert_without_a_pooler_is_read_and_half_a_pooler_is_not(prefix: str, folder: Any) -> None:
+    def without(*gone: str) -> Any:
+        return lambda weights: {prefix + name: array for name, array in weights.items() if name not in gone}
+
+    frozen = np.load(FOLDERS / "bert" / "outputs.npz")
+    path = folder("bert")
+    whole = read_weights(path)
+    model, report = load_with_report(rewrite(path, without("pooler.dense.weight", "pooler.dense.bias")))
+    assert model.pooler is None
+    assert report.missing == []
+    assert len(report.taken) == len(whole) - 2
+    with lamella.no_grad():
+        hidden = model(*(frozen[key] for key in ("ids", "attention_mask", "token_type_ids"))).to_numpy()
+        expected = load_pretrained(FOLDERS / "bert")(
+            *(frozen[key] for key in ("ids", "attention_mask", "token_type_ids"))
+        ).to_numpy()
+    np.testing.assert_array_equal(hidden, expected)
+    with pytest.raises(ValueError, match="made with pooler=False"):
+        model.pool(hidden)
+    lamella.save(path / "model.safetensors", without("pooler.dense.bias")(whole))
+    with pytest.raises(KeyError, match=r"missing: pooler\.dense\.bias; unexpected: none"):
+        load_pretrained(path)
+
+
+def test_a_llama_drops_where_it_is_asked_to() -> None:
+    ids = np.load(FOLDERS / "llama" / "outputs.npz")["ids"]
+    model = load_pretrained(FOLDERS / "llama", dropout=0.5, rng=lamella.Generator(4)).train()
+    assert not np.allclose(model(ids).to_numpy(), model(ids).to_numpy())
+    plain = load_pretrained(FOLDERS / "llama").train()
+    np.testing.assert_array_equal(plain(ids).to_numpy(), plain(ids).to_numpy())
+    for name in ("gpt2", "llama", "bert"):
+        with pytest.raises(TypeError, match="load_pretrained: dropout must be a number, got 'much'"):
+            load_pretrained(FOLDERS / name, dropout="much")  # type: ignore[arg-type]
+
+
 def test_dropout_and_its_stream_are_as_they_are_asked_for() -> None:
     model = load_pretrained(FOLDERS / "gpt2", dropout=0.5, rng=lamella.Generator(4)).train()
     ids = np.load(FOLDERS / "gpt2" / "outputs.npz")["ids"]
