@@ -265,6 +265,11 @@ class GPT(Module):
         rotary = None
         if positions == "rotary":
             rotary = RotaryEmbedding(head_dim, rope_theta, frequencies=rope_frequencies, max_positions=self.max_len)
+            given = rotary.frequencies
+            if given is not None and len(given) != head_dim // 2:
+                raise ValueError(
+                    f"{name}: rope_frequencies must be head_dim / 2 = {head_dim // 2} numbers, got {len(given)}"
+                )
         self.drop = Dropout(dropout, rng=rng)
         self.h = ModuleList(
             GPTBlock(

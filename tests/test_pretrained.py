@@ -156,6 +156,29 @@ def test_every_missing_and_unexpected_name_is_reported_and_nothing_is_loaded() -
     ]
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (Names(transposed=(r"\d\.weight")), r"names.transposed must be a tuple of texts, got '\\\\d"),  # no comma
+        (Names(ignored="step"), "names.ignored must be a tuple of texts, got 'step'"),
+        (Names(prefixes="module."), "names.prefixes must be a tuple of texts, got 'module.'"),
+        (Names(renamed=("a", "b")), r"names.renamed must be a tuple of pairs of texts, got \('a', 'b'\)"),  # type: ignore[arg-type]
+        (Names(tied=(("a", "b", "c"),)), r"names.tied must be a tuple of pairs of texts, got "),  # type: ignore[arg-type]
+        ({"a": "b"}, "names must be a Names, got dict"),
+    ],
+)  # fmt: skip
+def test_a_text_in_place_of_several_is_refused_before_a_square_matrix_is_taken_wrongly(
+    names: Any, message: str
+) -> None:
+    model = L.Sequential(L.Linear(3, 3, bias=False))
+    before = model.state_dict()["0.weight"].copy()
+    with pytest.raises(TypeError, match=f"load_weights: {message}"):
+        load_weights(model, {"0.weight": np.arange(9, dtype=np.float32).reshape(3, 3)}, names)
+    with pytest.raises(TypeError, match=r"load_weights: weights must map texts to arrays, got 0 as a name"):
+        load_weights(model, {0: np.ones((3, 3), np.float32)})  # type: ignore[dict-item]
+    np.testing.assert_array_equal(model.state_dict()["0.weight"], before)
+
+
 def test_a_square_matrix_is_transposed_too() -> None:
     weight = read_weights(FOLDERS / "gpt2")["transformer.h.1.attn.c_proj.weight"]
     assert weight.shape == (16, 16)
