@@ -5,6 +5,7 @@ So links between README, docs and examples are the same here and where the repos
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ html_theme, html_title = "furo", f"lamella {release}"
 html_copy_source = False
 html_static_path, html_css_files = ["static"], ["wide.css"]
 nitpicky = True
+strip_signature_backslash = True  # or napoleon loses the last underscore of an attribute such as module_
 
 autosummary_generate = False  # docs/pages.py makes the pages
 autodoc_inherit_docstrings = False  # Module.forward says nothing of a subclass's
@@ -40,8 +42,15 @@ myst_heading_anchors = 3
 def setup(app: Any) -> None:
     pages.write()
     app.connect("autodoc-process-docstring", one_a_line, priority=400)  # before napoleon's 500
+    app.connect("autodoc-skip-member", is_foreign)
     app.connect("missing-reference", in_root)
     app.connect("build-finished", write_entrance)
+
+
+def is_foreign(app: Any, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Methods that another library wrote, such as scikit-learn's ``set_fit_request``, are explained there."""
+    home = getattr(thing, "__module__", None) if inspect.isroutine(thing) else None
+    return True if home and home.split(".")[0] != "lamella" else None
 
 
 def in_root(app: Any, env: Any, node: Any, words: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import re
 import shutil
 import sys
@@ -56,8 +57,8 @@ def submodules(room: ModuleType) -> list[ModuleType]:
     if hasattr(room, "__all__"):
         named = {name: getattr(room, name) for name in room.__all__}
         return [module for module in named.values() if inspect.ismodule(module)]
-    files = sorted(Path(str(room.__file__)).parent.glob("*.py"))
-    return [import_module(f"{room.__name__}.{file.stem}") for file in files if not file.stem.startswith("_")]
+    names = sorted(module.name for module in pkgutil.iter_modules(room.__path__) if not module.name.startswith("_"))
+    return [import_module(f"{room.__name__}.{name}") for name in names]
 
 
 def home_of(room: ModuleType, name: str) -> str:

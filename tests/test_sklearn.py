@@ -273,6 +273,7 @@ def test_a_module_is_trained_as_a_copy() -> None:
     assert clone(model).get_params()["module"] is not module
 
 
+@pytest.mark.slow
 def test_alpha_pulls_weights_to_zero_as_scikit_learn_s_does() -> None:
     x, y = make_regression(100, 5, random_state=0)
     y /= y.std()
@@ -303,10 +304,10 @@ def test_a_pickled_estimator_predicts_and_goes_on_as_the_original(estimator: Any
 
 
 def test_a_classifier_learns_on_every_device(device: Device) -> None:
-    x, y = blobs(2, 40)
-    options: dict[str, Any] = {"hidden_layer_sizes": (4,), "max_iter": 2, "learning_rate_init": 1e-2}
+    x, y = blobs(2, 12)
+    options: dict[str, Any] = {"hidden_layer_sizes": (2,), "max_iter": 1, "learning_rate_init": 1e-2}
     expected = quick(**options).fit(x.astype("float32"), y)
-    model = quick(device=str(device), **options).fit(x.astype("float32"), y, sample_weight=np.ones(40))
+    model = quick(device=str(device), **options).fit(x.astype("float32"), y, sample_weight=np.ones(12))
     assert next(model.module_.parameters()).device == device
     found = model.predict_proba(x)
     assert isinstance(found, np.ndarray)

@@ -64,7 +64,7 @@ def draw(found):
         left.semilogy(found["lengths"], [found["errors"][f"{name}, k = {k}"] for k in found["lengths"]], line)
     left.set(title="Error on held-out digits", xlabel="length of the code", ylabel="mean squared error")
     rows = np.stack([found[name][:10] for name in ("clean", "noisy", "plain", "denoising")]).reshape(-1, 8, 8)
-    plot.image_grid(rows, columns=10, low=0, high=1, ax=images).set(title="clean, noisy; plain, denoising autoencoder")
+    plot.image_grid(rows, columns=10, low=0, high=1, ax=images).set(title="Rows: clean, noisy, plain, denoising")
     for name in PENALTIES:
         on.hist(found[f"Ω: {name}"].ravel(), 40, density=True, histtype="step", label=f"Ω: {name}")
     on.set(title="Values of 100 hidden units", xlabel="h", ylabel="density", yscale="log")

@@ -33,8 +33,9 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         device: where it computes.
         random_state: draws the initial weights, the order of examples and the states of the units.
     Attributes:
-        components_: the weight, shape ``(n_components, n_features_in_)``. intercept_hidden_, intercept_visible_: the
-            biases. module_: the :class:`lamella.models.RBM` itself. n_features_in_, feature_names_in_: of the data.
+        components_: the weight, shape ``(n_components, n_features_in_)``.
+        intercept_hidden_, intercept_visible_: the biases.
+        module_: the :class:`lamella.models.RBM` itself. n_features_in_, feature_names_in_: of the data.
     """
 
     def __init__(
