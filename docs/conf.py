@@ -25,6 +25,7 @@ html_theme, html_title = "furo", f"lamella {release}"
 html_copy_source = False
 html_static_path, html_css_files = ["static"], ["wide.css"]
 nitpicky = True
+strip_signature_backslash = True  # or napoleon loses the last underscore of an attribute such as module_
 
 autosummary_generate = False  # docs/pages.py makes the pages
 autodoc_inherit_docstrings = False  # Module.forward says nothing of a subclass's

@@ -17,7 +17,7 @@ from ..layers.lengths import length
 from ..layers.real import real
 from ..models import GPT, Bert
 from ..models.gpt import llama
-from .weights import Joined, Names, Report, load_weights, read_json
+from .weights import Joined, Names, Report, load_weights, read_json, read_weights
 
 CONFIG = "config.json"
 
@@ -29,10 +29,11 @@ def load_pretrained(
 
     Args:
         folder: holds ``config.json`` and the weights as :func:`lamella.interop.weights.read_weights` finds them.
-        dropout: probability of dropping, for training on; by default what the configuration says.
+        dropout: probability of dropping, for training on; by default what the configuration says, for Llama 0.
         rng: the stream of the masks; a fresh generator by default.
     Returns:
-        a :class:`lamella.models.GPT` for GPT-2 and Llama, a :class:`lamella.models.Bert` for BERT.
+        a :class:`lamella.models.GPT` for GPT-2 and Llama, a :class:`lamella.models.Bert` for BERT, with a pooler where
+        the weights have one.
     Raises:
         FileNotFoundError: a file is missing. KeyError: the weights are not those of such a model.
         ValueError: the model is of another family, or its configuration asks for what these models do not do.
@@ -53,10 +54,15 @@ def load_with_report(
     family = config.of("model_type", "")
     if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"load_pretrained: model_type must be one of {', '.join(FAMILIES)}, got {family!r} in {place}")
+    if dropout is not None:
+        dropout = real("load_pretrained", "dropout", dropout)
     build, names_of = FAMILIES[family]
     stream = _Undrawn(*as_generator("load_pretrained", rng).reserve(2))
     model = build(config, dropout, stream)
-    report = load_weights(model, folder, names_of(model))
+    weights = read_weights(folder)
+    if isinstance(model, Bert) and not any(".pooler." in f".{name}" for name in weights):
+        model.pooler = None  # as in the files of masked language models; the configuration does not say
+    report = load_weights(model, weights, names_of(model))
     stream.drawing = True
     return model.eval(), report
 
@@ -214,6 +220,7 @@ def _llama(config: Config, dropout: float | None, rng: Generator | None) -> GPT:
         heads,
         config.whole("num_key_value_heads", heads),
         config.whole("intermediate_size"),
+        dropout=0.0 if dropout is None else dropout,
         eps=config.positive("rms_norm_eps", 1e-6),
         rope_theta=theta,
         rope_frequencies=frequencies,

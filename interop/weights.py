@@ -177,13 +177,18 @@ def load_weights(
         what became of every name.
     Raises:
         KeyError: names are missing or unexpected, and ``strict``; all of them are named.
+        TypeError: ``names`` has a text where there should be a tuple of them.
         ValueError: a shape does not fit, two weights have one place, or tied weights differ.
     """
     name = "load_weights"
     if not isinstance(model, Module):
         raise TypeError(f"{name}: model must be a Module, got {type(model).__name__}")
+    if names is not None:
+        _check_names(name, names)
     if not isinstance(weights, Mapping):
         weights = read_weights(weights)
+    if others := [key for key in weights if not isinstance(key, str)]:
+        raise TypeError(f"{name}: weights must map texts to arrays, got {others[0]!r} as a name")
     own = dict(model._named_state())
     state, report = translated(weights, {key: value.shape for key, value in own.items()}, names or Names())
     found = {id(own[key]) for key in state}
@@ -193,6 +198,23 @@ def load_weights(
         raise KeyError(f"{name}: {'; '.join(said)}")
     model.load_state_dict(state, strict=False)
     return report
+
+
+def _check_names(caller: str, names: Any) -> None:
+    """Refuse a text where there should be several, which would be taken letter by letter and fit nothing."""
+    if not isinstance(names, Names):
+        raise TypeError(f"{caller}: names must be a Names, got {type(names).__name__}")
+    for field in ("transposed", "ignored", "prefixes"):
+        if not _are_texts(getattr(names, field)):
+            raise TypeError(f"{caller}: names.{field} must be a tuple of texts, got {getattr(names, field)!r}")
+    for field in ("renamed", "tied"):
+        pairs = getattr(names, field)
+        if not isinstance(pairs, (tuple, list)) or not all(_are_texts(pair) and len(pair) == 2 for pair in pairs):
+            raise TypeError(f"{caller}: names.{field} must be a tuple of pairs of texts, got {pairs!r}")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(isinstance(text, str) for text in value)
 
 
 class _Place(NamedTuple):

@@ -95,7 +95,12 @@ class KeyValues:
             return
         backend = backend_of(self._buffers[0])
         place = backend.device_of(self._buffers[0])
-        index = backend.from_numpy(backend_for(device("cpu")).xp.asarray(rows, "int64"), place)
+        host, count = backend_for(device("cpu")).xp.asarray(rows), self._buffers[0].shape[0]
+        if host.ndim != 1 or (host.size and host.dtype.kind not in "iu"):
+            raise TypeError(f"KeyValues.reorder: rows must be a list of integers, got {rows!r}")
+        if host.size and not 0 <= host.min() <= host.max() < count:
+            raise ValueError(f"KeyValues.reorder: rows must be in 0 … {count - 1}, got {host.tolist()}")
+        index = backend.from_numpy(host.astype("int64"), place)
         keys, values = (backend.xp.take(buffer, index, axis=0) for buffer in self._buffers)
         self._buffers = keys, values
 

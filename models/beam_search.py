@@ -69,8 +69,14 @@ def beam_search(
     if wanted > width:
         raise ValueError(f"{name}: num_return must be at most num_beams, got {num_return=}, {num_beams=}")
     penalty = real(name, "length_penalty", length_penalty)
+    if not math.isfinite(penalty):
+        raise ValueError(f"{name}: length_penalty must be finite, got {penalty}")
+    if not isinstance(early_stopping, bool):
+        raise TypeError(f"{name}: early_stopping must be True or False, got {early_stopping!r}")
     eos_id = None if eos_id is None else length(name, "eos_id", eos_id)
-    decoder = Decoder(name, model, prompt, padding, memory, steps, use_cache)
+    decoder = Decoder(name, model, prompt, padding, memory, steps, use_cache, eos_id)
+    if not len(prompt):
+        return []
     searches = [_Search(width, steps, penalty, early_stopping, eos_id) for _ in prompt]
     new, beams = prompt, 1  # one beam a row at first: all would be alike
     for _ in range(steps):

@@ -238,6 +238,11 @@ class Bert(Module):
                 raise ValueError(f"Bert: {what} must have shape {expected}, got {tuple(array.shape)}")
         if ids.shape[1] > self.max_len:
             raise ValueError(f"Bert: texts must have at most max_len={self.max_len} tokens, got {ids.shape[1]}")
+        if attention_mask is not None and attention_mask.dtype.kind not in "biu":
+            raise TypeError(
+                "Bert: attention_mask must be booleans or integers, 1 where there is a token, "
+                f"got {attention_mask.dtype}"
+            )
         mask = None if attention_mask is None else _seen(attention_mask)[:, None, None]
         result: Tensor = self.encoder(self.embeddings(ids, token_type_ids), mask)
         return result

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..autograd import Tensor, no_grad
-from ..backend import Array, Generator, as_generator, backend_for, backend_of, device
+from ..autograd.tape import require_arrays
+from ..backend import Array, Generator, as_generator, backend_for, backend_of, device, is_array
 from ..layers import KVCache, Module
 from ..layers.lengths import length
 from ..layers.real import real
@@ -41,11 +42,11 @@ def generate(
         max_new_tokens: how many tokens at most.
         temperature: 0 takes the token with the greatest score each time; else tokens are drawn with the probabilities
             ``softmax(scores / temperature)``, after what follows.
-        top_k: only the k tokens with the greatest scores can be drawn.
+        top_k: only the k tokens with the greatest scores can be drawn; this and the next need a temperature above 0.
         top_p: only the fewest most probable tokens whose probabilities add up to this can be drawn.
         repetition_penalty: above 1 makes tokens less likely that the sequence, its beginning included, already holds.
         eos_id: a row ends with this token; all rows ended end the writing.
-        pad_id: what follows the end of a row; ``eos_id`` by default.
+        pad_id: what follows the end of a row; ``eos_id`` by default. It need not be a token of the model.
         memory: what an encoder made of N sources, with a method ``take(rows)``.
         use_cache: whether keys and values of earlier tokens are kept; else all is computed anew for each token.
         rng: the stream of the draws, two words for each row and token; a fresh generator by default. A seed gives the
@@ -125,8 +126,13 @@ def _writing(
         raise ValueError(f"{name}: top_p must be in (0, 1], got {top_p}")
     eos_id = None if eos_id is None else length(name, "eos_id", eos_id)
     pad_id = eos_id if pad_id is None else length(name, "pad_id", pad_id)
+    if not temperature and (top_k is not None or top_p is not None):
+        raise ValueError(
+            f"{name}: temperature must be above 0 with top_k or top_p, which are for draws, got {temperature=}, "
+            f"{top_k=}, {top_p=}"
+        )
     rng = as_generator(name, rng)
-    decoder = Decoder(name, model, prompt, padding, memory, count, use_cache)
+    decoder = Decoder(name, model, prompt, padding, memory, count, use_cache, eos_id)
 
     def choose(scores: Array, seen: Any) -> Array:
         if seen is not None:
@@ -149,13 +155,14 @@ def _writing(
             if penalty != 1:
                 seen = _marked(scores, seen, new, padding)
             tokens = to_host(name, choose(scores, seen))
+            new = tokens[:, None].copy()
             if eos_id is not None:
+                new[ended] = eos_id  # what the model reads and nobody looks at; pad_id need not be one of its tokens
                 tokens[ended] = pad_id
-                ended |= tokens == eos_id
+                ended |= new[:, 0] == eos_id
             yield tokens
             if eos_id is not None and ended.all():
                 return
-            new = tokens[:, None]
 
     return one, steps()
 
@@ -163,27 +170,51 @@ def _writing(
 def prompts(name: str, ids: Any) -> tuple[Any, Any, bool]:
     """The beginnings on the host, ``(N, T)``, ending together; how many places at the left of each hold nothing, or
     None where all are of one length; and whether they were one sequence without a batch."""
-    xp = _host()
-    data = ids.data if isinstance(ids, Tensor) else ids
     padding = None
-    if isinstance(data, Sequence) and len(data) and hasattr(data[0], "__len__"):
-        lengths = xp.array([len(row) for row in data])
-        if not lengths.all():
-            raise ValueError(
-                f"{name}: ids must hold at least one token in each sequence, got lengths {lengths.tolist()}"
-            )
-        longest = lengths.max()
-        rows = [xp.concatenate([xp.zeros(longest - len(row), "int64"), xp.asarray(row)]) for row in data]
-        data = xp.stack(rows)
-        padding = longest - lengths if (lengths != longest).any() else None
+    if isinstance(ids, Sequence) and not isinstance(ids, (str, bytes)):
+        data, padding = _from_rows(name, ids)
     else:
-        data = xp.asarray(data) if isinstance(data, Sequence) else backend_of(data).to_numpy(data)
-    if data.dtype.kind not in "iu":
-        raise TypeError(f"{name}: ids must be integers, got {data.dtype}")
+        require_arrays(name, ids=ids)
+        data = _on_host(ids)
     if data.ndim not in (1, 2) or not data.shape[-1]:
         raise ValueError(f"{name}: ids must have shape (N, T) or (T,) with T at least 1, got {data.shape}")
+    _check_integers(name, data)
     one = data.ndim == 1
     return (data[None] if one else data).astype("int64"), padding, one
+
+
+def _from_rows(name: str, ids: Sequence[Any]) -> tuple[Any, Any]:
+    """A list of tokens, or of sequences of them, which then end together; and their padding as in :func:`prompts`."""
+    xp = _host()
+    try:
+        rows = [_on_host(row) if isinstance(row, Tensor) or is_array(row) else xp.asarray(row) for row in ids]
+    except ValueError:  # of NumPy: lists of lists that differ
+        rows = []
+    depth = {row.ndim for row in rows}
+    if ids and depth != {0} and depth != {1}:
+        raise ValueError(f"{name}: ids must be a list of tokens or a list of such lists, got {ids!r}")
+    lengths = xp.array([row.size for row in rows])
+    if not lengths.all():
+        raise ValueError(f"{name}: ids must hold at least one token in each sequence, got lengths {lengths.tolist()}")
+    for row in rows:
+        _check_integers(name, row)
+    if depth != {1}:
+        return xp.array(rows), None
+    longest = lengths.max()
+    data = xp.zeros((len(rows), longest), "int64")
+    for row, to in zip(rows, data, strict=True):
+        to[longest - len(row) :] = row
+    return data, longest - lengths if (lengths != longest).any() else None
+
+
+def _check_integers(name: str, ids: Any) -> None:
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{name}: ids must be integers, got {ids.dtype}")
+
+
+def _on_host(ids: Any) -> Any:
+    data = ids.data if isinstance(ids, Tensor) else ids
+    return backend_of(data).to_numpy(data)
 
 
 class Decoder:
@@ -194,11 +225,13 @@ class Decoder:
         model, memory, use_cache: as for :func:`generate`.
         prompt, padding: from :func:`prompts`.
         more: tokens that will be asked for after the prompt.
+        eos_id: the token that ends a sequence, or None.
     """
 
     def __init__(
-        self, name: str, model: Module, prompt: Any, padding: Any, memory: Any, more: int, use_cache: bool
-    ) -> None:
+        self, name: str, model: Module, prompt: Any, padding: Any, memory: Any, more: int, use_cache: bool,
+        eos_id: int | None,
+    ) -> None:  # fmt: skip
         if not isinstance(model, Module):
             raise TypeError(f"{name}: model must be a Module, got {model!r}")
         if memory is not None and not hasattr(model, "decode"):
@@ -211,6 +244,7 @@ class Decoder:
                 f"{name}: the model has {most} places (max_len), got a beginning of {prompt.shape[1]} and "
                 f"max_new_tokens={more}"
             )
+        self._name, self._eos_id = name, eos_id
         first = next(model.parameters(), None)
         self._place = device("cpu") if first is None else first.device
         self._model, self._memory, self._padding = model, memory, padding
@@ -229,6 +263,8 @@ class Decoder:
             else:
                 found = self._model.decode(ids, self._memory, cache=self._cache)  # type: ignore[attr-defined]
         last = found.data[:, -1]
+        if self._eos_id is not None and self._eos_id >= last.shape[1]:
+            raise ValueError(f"{self._name}: eos_id must be in 0 … {last.shape[1] - 1}, got {self._eos_id}")
         return last.astype("float32") if last.dtype.itemsize == 2 else last
 
     def reorder(self, rows: Any) -> None:

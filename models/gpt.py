@@ -265,6 +265,11 @@ class GPT(Module):
         rotary = None
         if positions == "rotary":
             rotary = RotaryEmbedding(head_dim, rope_theta, frequencies=rope_frequencies, max_positions=self.max_len)
+            given = rotary.frequencies
+            if given is not None and len(given) != head_dim // 2:
+                raise ValueError(
+                    f"{name}: rope_frequencies must be head_dim / 2 = {head_dim // 2} numbers, got {len(given)}"
+                )
         self.drop = Dropout(dropout, rng=rng)
         self.h = ModuleList(
             GPTBlock(
@@ -399,6 +404,7 @@ def llama(
     num_kv_heads: int | None = None,
     dim_feedforward: int | None = None,
     *,
+    dropout: float = 0.0,
     eps: float = 1e-6,
     rope_theta: float = 10000.0,
     rope_frequencies: Sequence[float] | None = None,
@@ -406,10 +412,11 @@ def llama(
     tied: bool = False,
     rng: Generator | None = None,
 ) -> GPT:
-    """A :class:`GPT` with the Llama family's definitions: RMSNorm, rotary positions, SwiGLU, no biases, no dropout.
+    """A :class:`GPT` with the Llama family's definitions: RMSNorm, rotary positions, SwiGLU, no biases.
 
     Args:
         dim_feedforward: ``8 d_model / 3``, rounded up to a multiple of 256, by default, as in the first Llama.
+        dropout: none by default, as in the family.
         others: as for :class:`GPT`.
     Source: Touvron et al. 2023, arXiv 2302.13971.
     """
@@ -417,6 +424,6 @@ def llama(
         dim_feedforward = -(-8 * length("llama", "d_model", d_model, 1) // (3 * 256)) * 256
     return GPT(
         vocab_size, max_len, d_model, num_layers, num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim,
-        dim_feedforward=dim_feedforward, dropout=0.0, norm="rms", eps=eps, positions="rotary", rope_theta=rope_theta,
-        rope_frequencies=rope_frequencies, mlp="swiglu", bias=False, tied=tied, rng=rng,
+        dim_feedforward=dim_feedforward, dropout=dropout, norm="rms", eps=eps, positions="rotary",
+        rope_theta=rope_theta, rope_frequencies=rope_frequencies, mlp="swiglu", bias=False, tied=tied, rng=rng,
     )  # fmt: skip

@@ -200,7 +200,10 @@ class EncoderDecoder(Module):
             raise ValueError(
                 f"{name}: lengths must be integers of shape {tokens.shape[:1]}, got {counts.dtype} of {counts.shape}"
             )
-        padding: Array = backend_of(tokens).xp.arange(tokens.shape[1]) >= counts[:, None]
+        places = tokens.shape[1]
+        if not backend_of(counts).runs_cuda and counts.size and not 0 <= counts.min() <= counts.max() <= places:
+            raise ValueError(f"{name}: lengths must be in 0 … {places}, the places of source, got {counts.tolist()}")
+        padding: Array = backend_of(tokens).xp.arange(places) >= counts[:, None]
         return padding
 
 

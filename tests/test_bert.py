@@ -77,6 +77,11 @@ def test_dropout_works_in_training_and_of_the_attention_by_itself() -> None:
             ValueError,
             r"Bert: attention_mask must have shape \(2, 3\), that of ids, got \(2, 4\)",
         ),
+        (
+            lambda: tiny()(ids(1, 2), np.array([[0.0, -1e9]])),  # a mask to be added, whose 0 would be "no token" here
+            TypeError,
+            "Bert: attention_mask must be booleans or integers, 1 where there is a token, got float64",
+        ),
         (lambda: tiny()(ids(1, 8)), ValueError, "Bert: texts must have at most max_len=7 tokens, got 8"),
         (lambda: tiny(pooler=False).pool(np.ones((1, 2, 8))), ValueError, "made with pooler=False"),
         (lambda: models.Bert(3, 4, 8, 1, 3), ValueError, "num_heads must divide d_model, got num_heads=3, d_model=8"),

@@ -170,6 +170,12 @@ def test_a_model_learns_to_write_a_sequence_backwards() -> None:
             r"lengths must be integers of shape \(2,\), got int64 of \(3,\)",
         ),
         (
+            lambda: tiny().encode(np.ones((2, 3), int), np.array([1, 4])),
+            ValueError,
+            r"lengths must be in 0 … 3, the places of source, got \[1, 4\]",
+        ),
+        (lambda: tiny().encode(np.ones((2, 3), int), np.array([-1, 3])), ValueError, r"in 0 … 3, .* got \[-1, 3\]"),
+        (
             lambda: tiny()(np.ones((2, 8), int), np.ones((2, 3), int)),
             ValueError,
             "there are 7 places, got start=0 and 8 more",

@@ -389,16 +389,27 @@ def test_writing_names_what_is_wrong(function: Any) -> None:
         ([1], {"max_new_tokens": 41}, "the model has 40 places (max_len), got a beginning of 1 and max_new_tokens=41"),
         ([[1], []], {}, "ids must hold at least one token in each sequence, got lengths [1, 0]"),
         (np.zeros((2, 0), int), {}, "ids must have shape (N, T) or (T,) with T at least 1, got (2, 0)"),
+        ([], {}, "ids must have shape (N, T) or (T,) with T at least 1, got (0,)"),
+        ([[[1]], [[2]]], {}, "ids must be a list of tokens or a list of such lists, got [[[1]], [[2]]]"),
+        ([[1, [2]]], {}, "ids must be a list of tokens or a list of such lists, got [[1, [2]]]"),
+        ([1, [2]], {}, "ids must be a list of tokens or a list of such lists, got [1, [2]]"),
+        ([[1], 2], {}, "ids must be a list of tokens or a list of such lists, got [[1], 2]"),
         ([1], {"eos_id": -1}, "eos_id must be at least 0, got -1"),
     ):
         with pytest.raises(ValueError, match=re.escape(f"{name}: {message}")):
             function(model, ids, **{"max_new_tokens": 4, **options})
     for ids, options, message in (
         ([1.5], {}, "ids must be integers, got float64"),
+        ([[1], [1.5, 2]], {}, "ids must be integers, got float64"),
+        (["ab", "c"], {}, "ids must be integers, got <U2"),
+        ("ab", {}, "ids must be a tensor or an array, got "),
+        (3, {}, "ids must be a tensor or an array, got "),
         ([1], {"memory": object()}, "with memory the model must have a method decode, got GPT"),
     ):
         with pytest.raises(TypeError, match=re.escape(f"{name}: {message}")):
             function(model, ids, 4, **options)
+    with pytest.raises(ValueError, match=rf"{name}: eos_id must be in 0 … {model.vocab_size - 1}, got 1000$"):
+        list(function(model, [1], 4, eos_id=1000))
     with pytest.raises(TypeError, match=f"{name}: model must be a Module, got 3"):
         function(3, [1], 4)
     with pytest.raises(ValueError, match=rf"{name}: ids must be of one length with memory, got \[1 2\]"):
@@ -408,9 +419,47 @@ def test_writing_names_what_is_wrong(function: Any) -> None:
         list(function(model, [1], 4))
 
 
+@pytest.mark.parametrize("kind", [np.uint64, np.int16, lamella.tensor])
+def test_beginnings_of_different_lengths_may_be_arrays_of_any_integers(kind: Any) -> None:
+    rows = [[5, 1], [7], [2, 3, 4]]
+    found = models.generate(gpt(), [kind(np.array(row)) for row in rows], 5)
+    np.testing.assert_array_equal(found, models.generate(gpt(), rows, 5))
+
+
+def test_what_fills_a_row_up_need_not_be_a_token_and_the_model_does_not_read_it() -> None:
+    model, rows = gpt(), [[5, 1], [7], [2, 3, 4]]
+    plain = models.generate(model, rows, 8)
+    for eos in plain[:, 1].tolist():
+        ended = models.generate(model, rows, 8, eos_id=eos)
+        for use_cache in (True, False):
+            filled = models.generate(model, rows, 8, eos_id=eos, pad_id=10**6, use_cache=use_cache)
+            np.testing.assert_array_equal(np.where(filled == 10**6, eos, filled), ended)
+            for row, without in zip(filled, plain, strict=True):
+                here = np.flatnonzero(without == eos)
+                stop = here[0] + 1 if here.size else len(row)
+                np.testing.assert_array_equal(row[:stop], without[:stop])
+                assert (row[stop:] == 10**6).all()
+
+
+def test_who_changes_the_tokens_of_a_stream_does_not_change_what_is_written() -> None:
+    model, rows = gpt(), [[5, 1], [7]]
+    found = []
+    for tokens in models.stream(model, rows, 6):
+        found.append(tokens.copy())
+        tokens[:] = 0
+    np.testing.assert_array_equal(np.stack(found, axis=1), models.generate(model, rows, 6))
+
+
 def test_sampling_and_beams_name_what_is_wrong() -> None:
     model = gpt()
+    assert models.beam_search(model, np.zeros((0, 3), int), 4) == []
+    with pytest.raises(TypeError, match="beam_search: early_stopping must be True or False, got 'never'"):
+        models.beam_search(model, [1], 4, early_stopping="never")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="beam_search: length_penalty must be finite, got inf"):
+        models.beam_search(model, [1], 4, length_penalty=math.inf)
     for options, message in (
+        ({"top_k": 5}, "temperature must be above 0 with top_k or top_p, which are for draws, got temperature=0.0, "),
+        ({"top_p": 0.5}, "temperature must be above 0 with top_k or top_p, which are for draws, got temperature=0.0, "),
         ({"temperature": -1}, "temperature must be at least 0 and finite, got -1"),
         ({"temperature": math.inf}, "temperature must be at least 0 and finite, got inf"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),

@@ -234,6 +234,10 @@ def test_it_names_what_is_wrong() -> None:
     model = small("GPT-2")
     for options, message in (
         ({"num_kv_heads": 3}, "GPT: num_kv_heads must divide num_heads, got num_kv_heads=3, num_heads=4"),
+        (
+            {"positions": "rotary", "rope_frequencies": [1.0]},
+            "GPT: rope_frequencies must be head_dim / 2 = 2 numbers, got 1",
+        ),
         ({"norm": "batch"}, 'GPT: norm must be "layer" or "rms", got \'batch\''),
         ({"positions": "rotary", "head_dim": 5}, "GPT: head_dim must be even for rotary positions, got 5"),
     ):

@@ -43,7 +43,10 @@ def few(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return np.round(images * 255).astype("float32") / 255, labels
 
 
-@pytest.mark.parametrize("model", ["convnet", "resnet", pytest.param("densenet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "model",
+    ["convnet", pytest.param("resnet", marks=pytest.mark.slow), pytest.param("densenet", marks=pytest.mark.slow)],
+)
 def test_fashion_mnist_trains_saves_and_draws(
     model: str, example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,14 +130,12 @@ def test_fifty_layers_learn_worse_without_residual_connections(example: Any) -> 
 
 
 # -- the network that comes with the package ------------------------------------------------------------------------
-def test_the_shipped_network_is_small_and_reads_97_5_percent_of_digits_it_has_not_seen() -> None:
+def test_the_shipped_network_is_small_and_ready_to_predict() -> None:
+    """How well, test_cli.py asks of ``lamella demo --model convnet``."""
     assert (EXAMPLES.parents[1] / "models" / "digits_convnet.safetensors").stat().st_size <= 1 << 20
-    _, (images, labels) = training.mnist5k()
     model = models.digits_convnet()
     assert not model.training
-    assert model.num_parameters() == 93_322
-    with lamella.no_grad():
-        assert (model(images).to_numpy().argmax(axis=1) == labels).mean() >= 0.975
+    assert model.num_parameters() == 253_514
 
 
 def test_the_untrained_network_is_another_one_in_training_mode() -> None:

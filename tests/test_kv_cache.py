@@ -90,6 +90,13 @@ def test_it_names_what_is_wrong() -> None:
     for wrong, got in ((new[:1], r"float32 of \(1, 3, 1, 4\)"), (new.astype(np.float64), r"float64 of \(2, 3, 1, 4\)")):
         with pytest.raises(ValueError, match=rf"keys must be float32 of shape .* before, \(2, 3, 4\), got {got}"):
             kept.append(wrong, wrong)
+    for rows, got in (([2], r"\[2\]"), ([-1, 0], r"\[-1, 0\]")):
+        with pytest.raises(ValueError, match=rf"KeyValues\.reorder: rows must be in 0 … 1, got {got}"):
+            kept.reorder(rows)
+    for rows in ([0.7, 1.0], [True, False], [[0, 1]], 0):
+        with pytest.raises(TypeError, match=r"KeyValues\.reorder: rows must be a list of integers, got "):
+            kept.reorder(rows)
+    np.testing.assert_array_equal(kept.keys, new)
     fixed = L.KeyValues(fixed=True)
     fixed.append(new, new)
     with pytest.raises(ValueError, match="fixed keys and values must be given once, got 1 more"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 import lamella
 
+EXAMPLES = Path(__file__).parents[1] / "examples" / "text"
+RECORDS = Path(__file__).parents[1] / "benchmarks" / "results" / "examples"
 DICTIONARY = """\
 'bout B AW1 T
 cab K AE1 B
@@ -110,3 +113,18 @@ def test_the_model_learns_to_say_unseen_words_and_draws_where_it_looked(
     assert [ax.get_title() for ax in pictures] == ["ab", "cdd"]
     assert pictures[0].images[0].get_array().shape[1] == 2
     assert [label.get_text() for label in pictures[0].get_yticklabels()][-1] == "end"
+
+
+def test_what_is_recorded_is_what_the_page_says() -> None:
+    runs = [json.loads(file.read_text()) for file in sorted(RECORDS.glob("phonemes-seed*.json"))]
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    for run in runs:
+        assert (run["words"], len(run["loss of each epoch"]), run["unseen words"]) == (40_000, 3, 5_000)
+        assert run["parameters"] == 948_168
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for way in ("greedy", "4 beams"):
+        median = float(np.median([run[way]["phoneme error rate"] for run in runs]))
+        assert median <= 0.205
+        assert f"{median:.3f}" in page
+    seconds = np.median([run["seconds of CPU time"] for run in runs])
+    assert f"{seconds:.0f} s of CPU time" in page

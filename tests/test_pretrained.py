@@ -156,6 +156,29 @@ def test_every_missing_and_unexpected_name_is_reported_and_nothing_is_loaded() -
     ]
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (Names(transposed=(r"\d\.weight")), r"names.transposed must be a tuple of texts, got '\\\\d"),  # no comma
+        (Names(ignored="step"), "names.ignored must be a tuple of texts, got 'step'"),
+        (Names(prefixes="module."), "names.prefixes must be a tuple of texts, got 'module.'"),
+        (Names(renamed=("a", "b")), r"names.renamed must be a tuple of pairs of texts, got \('a', 'b'\)"),  # type: ignore[arg-type]
+        (Names(tied=(("a", "b", "c"),)), r"names.tied must be a tuple of pairs of texts, got "),  # type: ignore[arg-type]
+        ({"a": "b"}, "names must be a Names, got dict"),
+    ],
+)  # fmt: skip
+def test_a_text_in_place_of_several_is_refused_before_a_square_matrix_is_taken_wrongly(
+    names: Any, message: str
+) -> None:
+    model = L.Sequential(L.Linear(3, 3, bias=False))
+    before = model.state_dict()["0.weight"].copy()
+    with pytest.raises(TypeError, match=f"load_weights: {message}"):
+        load_weights(model, {"0.weight": np.arange(9, dtype=np.float32).reshape(3, 3)}, names)
+    with pytest.raises(TypeError, match=r"load_weights: weights must map texts to arrays, got 0 as a name"):
+        load_weights(model, {0: np.ones((3, 3), np.float32)})  # type: ignore[dict-item]
+    np.testing.assert_array_equal(model.state_dict()["0.weight"], before)
+
+
 def test_a_square_matrix_is_transposed_too() -> None:
     weight = read_weights(FOLDERS / "gpt2")["transformer.h.1.attn.c_proj.weight"]
     assert weight.shape == (16, 16)
@@ -387,6 +410,42 @@ def test_old_ways_of_saying_the_rotation_are_read(folder: Any) -> None:
     x = np.float32(np.random.default_rng(0).standard_normal((1, 1, 7, 4)))
     turned = linear.h[0].attn.rotary(x, np.arange(0, 14, 2)[None]).to_numpy()
     np.testing.assert_allclose(turned, plain.h[0].attn.rotary(x).to_numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_a_bert_without_a_pooler_is_read_and_half_a_pooler_is_not(prefix: str, folder: Any) -> None:
+    def without(*gone: str) -> Any:
+        return lambda weights: {prefix + name: array for name, array in weights.items() if name not in gone}
+
+    frozen = np.load(FOLDERS / "bert" / "outputs.npz")
+    path = folder("bert")
+    whole = read_weights(path)
+    model, report = load_with_report(rewrite(path, without("pooler.dense.weight", "pooler.dense.bias")))
+    assert model.pooler is None
+    assert report.missing == []
+    assert len(report.taken) == len(whole) - 2
+    with lamella.no_grad():
+        hidden = model(*(frozen[key] for key in ("ids", "attention_mask", "token_type_ids"))).to_numpy()
+        expected = load_pretrained(FOLDERS / "bert")(
+            *(frozen[key] for key in ("ids", "attention_mask", "token_type_ids"))
+        ).to_numpy()
+    np.testing.assert_array_equal(hidden, expected)
+    with pytest.raises(ValueError, match="made with pooler=False"):
+        model.pool(hidden)
+    lamella.save(path / "model.safetensors", without("pooler.dense.bias")(whole))
+    with pytest.raises(KeyError, match=r"missing: pooler\.dense\.bias; unexpected: none"):
+        load_pretrained(path)
+
+
+def test_a_llama_drops_where_it_is_asked_to() -> None:
+    ids = np.load(FOLDERS / "llama" / "outputs.npz")["ids"]
+    model = load_pretrained(FOLDERS / "llama", dropout=0.5, rng=lamella.Generator(4)).train()
+    assert not np.allclose(model(ids).to_numpy(), model(ids).to_numpy())
+    plain = load_pretrained(FOLDERS / "llama").train()
+    np.testing.assert_array_equal(plain(ids).to_numpy(), plain(ids).to_numpy())
+    for name in ("gpt2", "llama", "bert"):
+        with pytest.raises(TypeError, match="load_pretrained: dropout must be a number, got 'much'"):
+            load_pretrained(FOLDERS / name, dropout="much")  # type: ignore[arg-type]
 
 
 def test_dropout_and_its_stream_are_as_they_are_asked_for() -> None:

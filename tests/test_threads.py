@@ -89,8 +89,16 @@ def test_an_exception_arrives_after_every_part_has_ended(failing: int) -> None:
     assert sum(done) == 3
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where a shell started this process in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads on this system")
-@pytest.mark.usefixtures("three_threads")
+@pytest.mark.usefixtures("three_threads", "interruptible")
 def test_after_an_interruption_no_part_writes_and_later_regions_are_whole() -> None:
     main_ended, ended = threading.Event(), []
 
