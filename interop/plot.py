@@ -132,9 +132,9 @@ def decision_boundary(model: Any, x: Any, labels: Any = None, *, count: int = 20
 
     Args:
         model: a module that maps ``(N, 2)`` to scores ``(N, K)``, or to one logit ``(N,)`` or ``(N, 1)`` whose sign
-            decides; or a fitted estimator with ``predict``, whose classes are integers from 0.
+            decides; or a fitted estimator with ``predict``, whose classes are integers from 0 or stand in ``classes_``.
         x: examples, shape ``(N, 2)``; the picture reaches a little beyond them.
-        labels: their classes, integers from 0, shape ``(N,)``; without them there are no dots.
+        labels: their classes, as the model gives them, shape ``(N,)``; without them there are no dots.
         count: places along each axis at which the model is asked.
         ax: the axis to draw on.
     """
@@ -147,14 +147,15 @@ def decision_boundary(model: Any, x: Any, labels: Any = None, *, count: int = 20
     first, second = (xp.linspace(low[i] - margin[i], high[i] + margin[i], count) for i in (0, 1))
     rows, columns = xp.meshgrid(first, second)
     plane = xp.stack([rows.reshape(-1), columns.reshape(-1)], axis=1).astype("float32")
-    classes = _classes(model, plane).reshape(rows.shape)
-    dots = None if labels is None else as_host("decision_boundary", "labels", labels)
-    number = int(max(classes.max(), 1 if dots is None else dots.max())) + 1
+    names = None if isinstance(model, Module) else getattr(model, "classes_", None)
+    classes = _classes(model, plane, names).reshape(rows.shape)
+    dots, names = _numbered("decision_boundary", labels, len(points), names)
+    number = max(int(classes.max()) + 1, 2, len(names))
     colours = _colours(number)
     ax = _axis("decision_boundary", ax)
     ax.contourf(rows, columns, classes, levels=[k - 0.5 for k in range(number + 1)], colors=colours, alpha=0.35)
     if dots is not None:
-        _dots(ax, points, dots, colours)
+        _dots(ax, points, dots, colours, names)
     ax.set_xlabel("$x_1$")
     ax.set_ylabel("$x_2$")
     return ax
@@ -249,20 +250,22 @@ def latent_space(codes: Any, labels: Any = None, *, axes: tuple[int, int] = (0, 
 
     Args:
         codes: shape ``(N, D)``, D at least 2, such as the output of an encoder.
-        labels: classes, integers from 0, shape ``(N,)``.
+        labels: classes, shape ``(N,)``: integers from 0, each of which keeps its colour, or values of any kind.
         axes: which two coordinates.
         ax: the axis to draw on.
     """
     points = as_host("latent_space", "codes", codes)
     if points.ndim != 2 or points.shape[1] < 2:
         raise ValueError(f"latent_space: codes must have shape (N, D) with D >= 2, got {points.shape}")
+    if len(axes) != 2:
+        raise ValueError(f"latent_space: axes must be two of 0 … {points.shape[1] - 1}, got {axes}")
     first, second = axes
     for axis in (first, second):
         if not 0 <= axis < points.shape[1]:
             raise ValueError(f"latent_space: axes must be two of 0 … {points.shape[1] - 1}, got {axes}")
-    classes = _xp().zeros(len(points), "int64") if labels is None else as_host("latent_space", "labels", labels)
+    classes, names = _numbered("latent_space", labels, len(points))
     ax = _axis("latent_space", ax)
-    _dots(ax, points[:, [first, second]], classes, _colours(int(classes.max(initial=0)) + 1), labels is not None)
+    _dots(ax, points[:, [first, second]], classes, _colours(max(1, len(names))), names)
     ax.set_xlabel(f"$h_{{{first + 1}}}$")
     ax.set_ylabel(f"$h_{{{second + 1}}}$")
     return ax
@@ -333,10 +336,11 @@ def _missing(caller: str, library: str) -> ModuleNotFoundError:
     return ModuleNotFoundError(f"{caller} draws with {library}, which is not installed: pip install 'lamella[plot]'")
 
 
-def _classes(model: Any, plane: Array) -> Array:
-    """The class of each point, int64 on the host."""
+def _classes(model: Any, plane: Array, names: Any) -> Array:
+    """The class of each point, int64 on the host; by its place in ``names``, where they are given."""
     if not isinstance(model, Module):
-        return _xp().asarray(model.predict(plane)).astype("int64")
+        predicted = _xp().asarray(model.predict(plane))
+        return predicted.astype("int64") if names is None else _xp().searchsorted(names, predicted)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -356,14 +360,30 @@ def _colours(number: int) -> list[Any]:
     return [colormaps["tab10" if number <= 10 else "tab20"](k % 20) for k in range(number)]
 
 
-def _dots(ax: Any, points: Array, labels: Array, colours: list[Any], legend: bool = True) -> None:
+def _numbered(caller: str, labels: Any, count: int, names: Any = None) -> tuple[Any, list[str]]:
+    """The class of each of ``count`` examples as a number from 0, and the classes' names; none without labels."""
+    if labels is None:
+        return None, []
+    values, xp = as_host(caller, "labels", labels), _xp()
+    if values.shape != (count,):
+        raise ValueError(f"{caller}: labels must be one for each of {count} examples, got shape {values.shape}")
+    if names is None and values.dtype.kind in "iu" and values.min(initial=0) >= 0:
+        return values, [str(k) for k in range(int(values.max(initial=0)) + 1)]
+    names = xp.unique(values) if names is None else xp.asarray(names)
+    unknown = values[~xp.isin(values, names)]
+    if unknown.size:
+        raise ValueError(f"{caller}: labels must be classes of the model, {names.tolist()}, got {unknown[0]!r}")
+    return xp.searchsorted(names, values), [str(name) for name in names.tolist()]
+
+
+def _dots(ax: Any, points: Array, labels: Any, colours: list[Any], names: list[str]) -> None:
+    """Dots by class with a legend; all alike where ``labels`` is None."""
     for k, colour in enumerate(colours):
-        chosen = points[labels == k]
+        chosen = points if labels is None else points[labels == k]
         if len(chosen):
-            ax.scatter(
-                chosen[:, 0], chosen[:, 1], s=14, color=[colour], edgecolors="white", linewidths=0.3, label=str(k)
-            )
-    if legend:
+            name = names[k] if k < len(names) else None
+            ax.scatter(chosen[:, 0], chosen[:, 1], s=14, color=[colour], edgecolors="white", linewidths=0.3, label=name)
+    if names:
         ax.legend(title="class", markerscale=1.5)
 
 

@@ -229,3 +229,15 @@ MISUSE: list[tuple[Callable[[], Any], type[Exception], str]] = [
 def test_a_change_that_is_none_is_said(call: Callable[[], Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize("change", [training.random_crop, training.random_shift, training.cutout])
+def test_bytes_are_filled_with_bytes(change: Any) -> None:
+    """NumPy would cut 0.5 down to 0 without a word."""
+    x = np.full((4, 1, 3, 3), 9, "uint8")
+    options = {"padding": 2} if change is training.random_crop else {}
+    assert set(np.unique(change(x, 3, rng=Generator(0), fill=255.0, **options))) == {9, 255}
+    for fill in (0.5, 300, -1):
+        message = rf"fill must be a whole number in 0 … 255 for uint8, got {fill}"
+        with pytest.raises(ValueError, match=message):
+            change(x, 3, rng=Generator(0), fill=fill, **options)

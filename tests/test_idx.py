@@ -51,6 +51,8 @@ HUGE = bytes([0, 0, 0x0E, 4]) + b"\xff" * 16  # a shape of 2**128 numbers
         (WHOLE[:-1], "takes 96 bytes"),
         (WHOLE + b"\0", "must end after the 96 bytes"),
         (HUGE, "more than it can hold"),
+        (bytes([0, 0, 8, 65]) + b"\0\0\0\1" * 65 + b"\0", "no array that can be made: .* 65"),
+        (bytes([0, 0, 8, 4]) + b"\0" * 4 + b"\xff" * 12, "no array that can be made: array is too big"),
     ],
 )
 def test_a_file_that_is_not_whole_is_refused(data: bytes, message: str, packed: bool, tmp_path: Path) -> None:

@@ -168,6 +168,27 @@ def test_decision_boundary_takes_a_fitted_estimator() -> None:
         plot.decision_boundary(Halves(), np.zeros((2, 3)))
 
 
+@pytest.mark.parametrize("classes", [np.array(["no", "yes"]), np.array([-1, 1]), np.array([3, 8])])
+def test_decision_boundary_takes_the_classes_of_an_estimator_as_they_are(classes: np.ndarray) -> None:
+    class Halves:
+        classes_ = classes
+
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            return classes[(x[:, 1] > 0.5).astype(int)]
+
+    points = np.float32([[0, 0], [1, 1], [1, 0.9]])
+    ax = plot.decision_boundary(Halves(), points, classes[[0, 1, 1]], count=21)
+    dots = {dot.get_label(): dot for dot in ax.collections[1:]}
+    assert list(dots) == [str(name) for name in classes]
+    np.testing.assert_allclose(dots[str(classes[1])].get_offsets(), points[1:])
+    assert colour_at(ax, 0.5, 0.9) == tuple(dots[str(classes[1])].get_facecolor()[0, :3])
+    assert colour_at(ax, 0.5, 0.1) == tuple(dots[str(classes[0])].get_facecolor()[0, :3])
+    with pytest.raises(ValueError, match="labels must be classes of the model"):
+        plot.decision_boundary(Halves(), points, np.array([7, 7, 7]))
+    with pytest.raises(ValueError, match=r"labels must be one for each of 3 examples, got shape \(2,\)"):
+        plot.decision_boundary(Halves(), points, classes)
+
+
 def picture(ax: Any) -> np.ndarray:
     (image,) = ax.get_images()
     return np.ma.filled(np.ma.asarray(image.get_array(), "float64"), np.nan)
@@ -247,6 +268,15 @@ def test_latent_space_has_a_colour_for_each_class(device: Device) -> None:
     assert ax.get_xlabel() == "$h_{3}$"
     with pytest.raises(ValueError, match=r"axes must be two of 0 … 2, got \(0, 3\)"):
         plot.latent_space(codes, axes=(0, 3))
+
+
+@pytest.mark.parametrize(("labels", "names"), [([-1, 0, 0, -1], {"-1", "0"}), (["b", "a", "a", "b"], {"a", "b"})])
+def test_latent_space_loses_no_example_whatever_the_labels_are(labels: list[Any], names: set[str]) -> None:
+    ax = plot.latent_space(np.arange(8, dtype="float32").reshape(4, 2), np.array(labels))
+    assert {dot.get_label() for dot in ax.collections} == names
+    assert sum(len(dot.get_offsets()) for dot in ax.collections) == 4
+    with pytest.raises(ValueError, match=r"labels must be one for each of 4 examples, got shape \(1,\)"):
+        plot.latent_space(np.zeros((4, 2)), np.zeros(1, int))
 
 
 @pytest.mark.parametrize(

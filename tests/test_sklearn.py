@@ -116,6 +116,15 @@ def test_probabilities_are_the_softmax_of_what_the_module_gives() -> None:
     assert model.score(x, names[y]) > 0.9
 
 
+def test_logarithms_of_probabilities_stay_finite_where_these_are_0() -> None:
+    x = np.float32([[-1], [1]])
+    model = quick(module=lambda n, k, rng: L.Linear(n, k, rng=rng), max_iter=2).fit(x, [0, 1])
+    L.init.assign(model.module_.weight, np.float32([[0], [500]]))
+    L.init.assign(model.module_.bias, np.zeros(2, "float32"))
+    assert model.predict_proba(x)[0, 1] == 0
+    np.testing.assert_allclose(model.predict_log_proba(x), [[0, -500], [-500, 0]])
+
+
 def test_float32_stays_float32() -> None:
     x, y = blobs()
     model = quick(max_iter=2).fit(x.astype("float32"), y)
@@ -191,9 +200,23 @@ def test_early_stopping_ends_before_the_last_epoch_with_the_best_state() -> None
     np.testing.assert_array_equal(again.predict_proba(x), model.predict_proba(x))
 
 
+def test_early_stopping_judges_by_every_class_in_its_share() -> None:
+    x, y, seen = np.zeros((20, 2), "float32"), np.repeat([0, 1], [18, 2]), []
+
+    def loss(outputs: Any, labels: Any, reduction: str = "mean") -> Any:
+        seen.append(np.bincount(labels.to_numpy()).tolist())
+        return L.cross_entropy(outputs, labels, reduction=reduction)
+
+    for seed in range(5):
+        options: dict[str, Any] = {"early_stopping": True, "validation_fraction": 0.5, "max_iter": 1}
+        quick(loss=loss, random_state=seed, **options).fit(x, y)
+    assert len(seen) >= 10  # to learn from, and to judge by
+    assert seen == [[9, 1]] * len(seen)
+
+
 def test_training_that_was_not_finished_is_said() -> None:
     x, y = blobs()
-    with pytest.warns(ConvergenceWarning, match="still falling after max_iter=3 epochs"):
+    with pytest.warns(ConvergenceWarning, match="max_iter=3 epochs were over before the loss had settled"):
         quick(max_iter=3).fit(x, y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -382,6 +405,28 @@ def test_the_autoencoder_s_options_reach_its_module() -> None:
     assert abs(sparse[0.1].transform(x)).mean() < 0.3 * abs(sparse[0.0].transform(x)).mean()
     with pytest.raises(ValueError, match="penalty must be None, 'l1' or 'kl', got 'l2'"):
         Autoencoder(penalty="l2").fit(x)
+    with pytest.raises(ValueError, match=r"code_activation must be 'logistic' for penalty 'kl', .* got 'identity'"):
+        Autoencoder(penalty="kl").fit(x)  # whose means are no probabilities
+    assert Autoencoder(penalty="kl", code_activation="logistic", max_iter=2).fit(x).n_iter_ == 2
+
+
+def test_codes_are_checked_as_data_are() -> None:
+    model = Autoencoder(3, max_iter=2, random_state=0).fit(training.digits()[0][:50])
+    assert model.inverse_transform([[0, 1, 2]]).shape == (1, 64)
+    with pytest.raises(ValueError, match=r"Autoencoder: X must hold codes of n_components=3, got \(2, 4\)"):
+        model.inverse_transform(np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
+        model.inverse_transform(np.zeros(3))
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        model.inverse_transform(np.full((1, 3), np.nan))
+
+
+def test_an_autoencoder_s_module_has_to_be_one() -> None:
+    x = np.zeros((20, 4), "float32")
+    with pytest.raises(TypeError, match="module must be a function that makes one, got Autoencoder"):
+        Autoencoder(module=models.autoencoder(4, 2)).fit(x)
+    with pytest.raises(TypeError, match=r"module must make a models.Autoencoder, got Linear from it"):
+        Autoencoder(4, module=lambda n, k, rng: L.Linear(n, k, rng=rng)).fit(x)
 
 
 def binary_digits() -> np.ndarray:
@@ -448,6 +493,11 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"tol": -1.0}, ValueError, "tol must be at least 0, got -1.0"),
     ({"module": lambda a, b, rng: None}, TypeError, "module must be a Module or make one, got NoneType from it"),
     ({"early_stopping": True, "validation_fraction": 1.0}, ValueError, "validation_fraction must be between 0 and 1"),
+    (
+        {"early_stopping": True, "validation_fraction": 1e-4},
+        ValueError,
+        "LamellaClassifier: validation_fraction must leave examples to learn from and to judge by, got 0.0001 for",
+    ),
     ({"device": "tpu"}, ValueError, "tpu"),
 ]
 

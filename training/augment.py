@@ -64,6 +64,7 @@ def random_crop(
             f"random_crop: size must be at most image and padding, {height + 2 * rows} x {width + 2 * columns}, got "
             f"{h} x {w}"
         )
+    fill = _filling("random_crop", fill, images)
     rng = as_generator("random_crop", rng)
     top = rng.integers(0, down + 1, number, device=device)
     left = rng.integers(0, right + 1, number, device=device)
@@ -105,6 +106,7 @@ def cutout(x: Any, size: int | Sequence[int], *, rng: Generator, fill: float = 0
     images, backend, device = _batch("cutout", x)
     h, w = _pair("cutout", "size", size)
     number, _, height, width = images.shape
+    fill = _filling("cutout", fill, images)
     rng, xp = as_generator("cutout", rng), backend.xp
     inside = []
     for extent, n in ((h, height), (w, width)):
@@ -157,6 +159,17 @@ def _batch(caller: str, x: Any) -> tuple[Array, Backend, Device]:
     if images.ndim != 4:
         raise ValueError(f"{caller}: x must be images of shape (N, C, H, W), got {images.shape}")
     return images, backend, backend.device_of(images)
+
+
+def _filling(caller: str, fill: float, images: Array) -> float:
+    """The value of new pixels, which integers have to hold."""
+    kind, bits = images.dtype.kind, 8 * images.dtype.itemsize
+    if kind not in "bui":
+        return fill
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if kind == "i" else (0, 1 if kind == "b" else 2**bits - 1)
+    if not low <= real(caller, "fill", fill) <= high or fill != int(fill):
+        raise ValueError(f"{caller}: fill must be a whole number in {low} … {high} for {images.dtype}, got {fill!r}")
+    return fill
 
 
 def _as_given(x: Any, images: Array) -> Any:

@@ -61,5 +61,8 @@ def _array(file: Any, path: Path, limit: int) -> Array:
         raise ValueError(f"read_idx: {path} is cut short: shape {shape} takes {count:,} bytes, got {len(values):,}")
     if file.read(1):
         raise ValueError(f"read_idx: {path} must end after the {count:,} bytes of shape {shape}, and goes on")
-    array = xp.frombuffer(values, dtype).reshape(shape)
+    try:
+        array = xp.frombuffer(values, dtype).reshape(shape)
+    except ValueError as error:  # more axes than NumPy has, or no values and an endless axis
+        raise ValueError(f"read_idx: {path} holds no array that can be made: {error}") from error
     return array.astype(dtype.newbyteorder("="))

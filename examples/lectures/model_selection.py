@@ -1,7 +1,8 @@
 """Model selection: how good a way of training is, how sure that is, and which of many is best.
 
 - k-fold cross-validation: each example judges once and trains k − 1 times. The mean of the folds varies less from one
-  data set to the next than one split does, by about √(variance of the folds / k).
+  data set to the next than one split does: by about √(variance of the folds / k), rather by more, for the folds'
+  training sets overlap.
 - Search over learning rate, width and depth: first comes the rate. Below 0.001 too little is learned in the time, above
   0.1 nothing at all; between them units help.
 - The best of many looks better than it is, for it was chosen for its luck as well: keep test data for the very end.

@@ -60,7 +60,7 @@ def draw(found):
     figure, axes = plt.subplots(1, 3, figsize=(18, 5.5), layout="constrained")
     for axis, kind, widths in ((axes[0], "built", {20, 80}), (axes[1], "trained", {4, 8, 64})):
         axis.plot(POINTS, f(POINTS), "k", linewidth=3, alpha=0.3, label="f")
-        for width in found[kind].keys() & widths:
+        for width in sorted(found[kind].keys() & widths):
             axis.plot(POINTS, found[kind][width][0], label=f"{width} hidden units")
         axis.set(title=f"Weights {kind}", xlabel="x", ylabel="y")
         axes[2].loglog(list(found[kind]), list(errors(found[kind]).values()), "o-", label=kind)

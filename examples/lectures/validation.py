@@ -15,7 +15,7 @@ import lamella
 import lamella.layers as L
 from lamella import training
 
-NOISE = 0.16  # its variance, so the least mean squared error that is possible
+NOISE = 0.16  # its variance, so the least mean squared error to be expected
 GRID = np.linspace(-1, 1, 201, dtype="float32")[:, None]
 
 

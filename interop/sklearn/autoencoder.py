@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from ...autograd import Tensor
 from ...backend import Array, Generator
 from ...layers import GaussianNoise, Module, mse_loss
 from ...layers.lengths import length
+from ...models import Autoencoder as Model
 from ...models import autoencoder, kl_penalty, l1_penalty
-from .arrays import FLOATS, host_library
+from .arrays import FLOATS
 from .network import ACTIVATIONS, Network
 
 _PENALTIES = {"l1": l1_penalty, "kl": kl_penalty}
@@ -116,7 +118,10 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network):
     def inverse_transform(self, X: Any) -> Array:
         """What codes stand for, shape ``(N, n_features_in_)``."""
         check_is_fitted(self)
-        return self._outputs(host_library().asarray(X, self._dtype), self.module_.decode)
+        codes = check_array(X, dtype=FLOATS, input_name="X")
+        if codes.shape[1] != self.n_components:
+            raise ValueError(f"{self._name}: X must hold codes of n_components={self.n_components}, got {codes.shape}")
+        return self._outputs(codes.astype(self._dtype, copy=False), self.module_.decode)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the mean squared error of the reconstruction: greater is better."""
@@ -129,7 +134,14 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network):
 
     def _make(self, rng: Generator) -> Module:
         if self.module is not None:
-            return self.module(self.n_features_in_, self.n_components, rng=rng)
+            if isinstance(self.module, Module) or not callable(self.module):
+                raise TypeError(f"{self._name}: module must be a function that makes one, got {self.module!r}")
+            made = self.module(self.n_features_in_, self.n_components, rng=rng)
+            if not isinstance(made, Model):
+                raise TypeError(
+                    f"{self._name}: module must make a models.Autoencoder, got {type(made).__name__} from it"
+                )
+            return made
         noise = self._number("noise")
         if self.code_activation not in ACTIVATIONS:
             raise ValueError(
@@ -151,5 +163,10 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network):
             return mse_loss
         if self.penalty not in _PENALTIES:
             raise ValueError(f"{self._name}: penalty must be None, 'l1' or 'kl', got {self.penalty!r}")
+        if self.penalty == "kl" and self.module is None and self.code_activation != "logistic":
+            raise ValueError(
+                f"{self._name}: code_activation must be 'logistic' for penalty 'kl', which needs codes in 0 … 1, got "
+                f"{self.code_activation!r}"
+            )
         penalty, weight, module = _PENALTIES[self.penalty], self._number("penalty_weight"), self.module_
         return lambda outputs, x: mse_loss(outputs, x) + weight * penalty(module.encode(x))

@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from ...autograd import Tensor
 from ...backend import Array
-from ...layers import cross_entropy, softmax
+from ...layers import cross_entropy, log_softmax, softmax
 from .arrays import checked_weights, host_library
 from .predictor import ARGUMENTS, Predictor
 
@@ -122,8 +122,9 @@ class LamellaClassifier(ClassifierMixin, Predictor):
         return self._outputs(X, lambda x: softmax(self.module_(x), axis=-1))
 
     def predict_log_proba(self, X: Any) -> Array:
-        """The logarithms of :meth:`predict_proba`."""
-        return host_library().log(self.predict_proba(X))
+        """The logarithms of :meth:`predict_proba`, finite where a probability is too small for its dtype."""
+        X = self._checked(X, reset=False)
+        return self._outputs(X, lambda x: log_softmax(self.module_(x), axis=-1))
 
     def predict(self, X: Any) -> Array:
         """The most probable class of each example, shape ``(N,)``."""

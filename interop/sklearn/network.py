@@ -90,6 +90,12 @@ class Network(BaseEstimator):
             share = self._number("validation_fraction")
             if not 0.0 < share < 1.0:
                 raise ValueError(f"{self._name}: validation_fraction must be between 0 and 1, got {share}")
+            held_out = len(x) - round((1.0 - share) * len(x))  # as split rounds
+            if not 0 < held_out < len(x):
+                raise ValueError(
+                    f"{self._name}: validation_fraction must leave examples to learn from and to judge by, got {share} "
+                    f"for {len(x)} example{'s' * (len(x) != 1)}"
+                )
             data, judges = split(x, y, fractions=(1.0 - share, share), rng=self._rng, stratify=labels)
         patience = _Patience(
             "validation_loss" if early_stopping else "loss",
@@ -122,7 +128,7 @@ class Network(BaseEstimator):
             self._begin(x, weights)
         if not self._learn(x, y, weights, epochs, self.early_stopping):
             warnings.warn(
-                f"{self._name}: the loss was still falling after max_iter={epochs} epochs",
+                f"{self._name}: max_iter={epochs} epochs were over before the loss had settled",
                 ConvergenceWarning,
                 stacklevel=3,
             )
