@@ -65,6 +65,9 @@ __device__ inline int length_of(const long long* lengths, int batch, const Probl
 // How many of `length` keys a query sees.
 __device__ inline int seen_by(int query, int length, const Problem& p) { return min(max(query + p.shift, 0), length); }
 
+// The same, and nothing for a query beyond the last: its zeros would make NaN of a key or value that is not finite.
+__device__ inline int seen_if_there(int query, int length, const Problem& p) { return query < p.queries ? seen_by(query, length, p) : 0; }
+
 // By way of one lane, so that the compiler knows it to be the same in a warp: it then makes a product's descriptors once.
 __device__ inline int warpgroup() { return __shfl_sync(0xffffffffu, (int)threadIdx.x / kGroupThreads, 0); }
 
@@ -547,7 +550,7 @@ attention_hopper_backward_keys(T* dk, T* dv, const float* statistics, const long
     if (count > 0) mbarrier_wait(streams.full, 0);
     for (int n = 0; n < count; ++n) {
       const int query0 = (begin + n % per_head) * COLS;
-      const bool hides = first + kRows > seen_by(query0, length, p);
+      const bool hides = first + kRows > seen_by(query0, length, p) || query0 + COLS > p.queries;
       streams.multiply(s, dp, tile_k, tile_v, n);
       wgmma_wait<1>();  // s
 #pragma unroll
@@ -559,7 +562,7 @@ attention_hopper_backward_keys(T* dk, T* dv, const float* statistics, const long
       if (hides) {
 #pragma unroll
         for (int i = 0; i < kScores; ++i)
-          if (row + i / 2 % 2 * 8 >= seen_by(query0 + wgmma_column(threadIdx.x, i), length, p)) s[i] = 0.f;  // also a NaN
+          if (row + i / 2 % 2 * 8 >= seen_if_there(query0 + wgmma_column(threadIdx.x, i), length, p)) s[i] = 0.f;  // also a NaN
       }
       pack(weights, s);
       wgmma_wait<0>();
@@ -572,7 +575,7 @@ attention_hopper_backward_keys(T* dk, T* dv, const float* statistics, const long
       if (hides) {
 #pragma unroll
         for (int i = 0; i < kScores; ++i)
-          if (row + i / 2 % 2 * 8 >= seen_by(query0 + wgmma_column(threadIdx.x, i), length, p)) dp[i] = 0.f;
+          if (row + i / 2 % 2 * 8 >= seen_if_there(query0 + wgmma_column(threadIdx.x, i), length, p)) dp[i] = 0.f;
       }
       pack(slopes, dp);
       if (hides) {

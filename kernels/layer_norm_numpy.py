@@ -15,7 +15,7 @@ import numpy as np
 from ..backend import get_num_threads, parallel
 
 _CHUNK = 1 << 17  # elements; two threads need larger chunks, or they only hand the interpreter lock to and fro
-_FAR = 4.0  # standard deviations by which a mean is so far from 0 that it has to be exact
+_FAR = 1.5  # standard deviations from 0 beyond which a mean has to be exact
 _GRAIN = 1 << 18  # elements that are worth waking a thread for
 Rows = Callable[[int, int], None]  # does something to the rows start … stop
 

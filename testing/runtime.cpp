@@ -102,7 +102,7 @@ struct Fiber {
   unsigned named_barrier;                      // likewise
   int vote;                                    // what came out there
   bool product_fence;
-  uint32_t proxy_fence;  // time of the last one
+  uint32_t proxy_fence, init_fence;  // times of the last ones
   unsigned product_group, product_groups_left;
   std::vector<Product> products;
   std::vector<Accumulator> accumulators;
@@ -136,6 +136,8 @@ struct Mbarrier {
   int64_t bytes;                       // that copies still have to bring
   unsigned phase;
   std::vector<uint32_t> joined, told;  // what arrivals so far have reported; what the last completed phase tells
+  unsigned initialiser;                // a thread, and when it was that
+  uint32_t when;
 };
 struct TileCopy {  // by the copy engine: a box of an array, or bytes in a row, which are a box of one axis
   unsigned char* destination;
@@ -488,7 +490,9 @@ void deliver(const TileCopy& copy) {
 
 // A copy begins: its destination is garbage from here on.
 void issue(TileCopy copy, unsigned alignment, void* pc) {
-  mbarrier_at(copy.mbarrier, pc);
+  const Mbarrier& m = mbarrier_at(copy.mbarrier, pc);
+  if (fibers[m.initialiser].init_fence <= m.when)
+    simulator_fail("asynchrony", "a copy reports to an mbarrier that thread %u initialised without mbarrier_init_fence() after it", m.initialiser);
   copy.when = now++;
   copy.pc = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pc) - image.base);
   if (reinterpret_cast<uintptr_t>(copy.destination) & (alignment - 1)) fail_access("misaligned", kWrite, copy.destination, alignment);
@@ -592,7 +596,7 @@ void start_block(unsigned number) {
     fiber.copy_group = 0;
     fiber.copies.clear();
     fiber.product_fence = false;
-    fiber.proxy_fence = 0;
+    fiber.proxy_fence = fiber.init_fence = 0;
     fiber.product_group = 0;
     fiber.products.clear();
     fiber.accumulators.clear();
@@ -1062,7 +1066,7 @@ void simulator_mbarrier_init(uint64_t* barrier, unsigned count) {
   check_access(barrier, sizeof *barrier, kWrite, true, __builtin_return_address(0));
   if (!count) simulator_fail("asynchrony", "an mbarrier needs at least one arrival");
   if (heard.empty()) heard.assign(static_cast<size_t>(threads) * threads, 0);
-  Mbarrier fresh{barrier, count, count, 0, 0, std::vector<uint32_t>(threads), std::vector<uint32_t>(threads)};
+  Mbarrier fresh{barrier, count, count, 0, 0, std::vector<uint32_t>(threads), std::vector<uint32_t>(threads), current->number, ++now};
   for (Mbarrier& m : mbarriers)
     if (m.at == barrier) {
       m = fresh;
@@ -1137,6 +1141,8 @@ int simulator_named_barrier(unsigned id, unsigned count, int predicate) {
 }
 
 void simulator_proxy_fence() { current->proxy_fence = ++now; }
+
+void simulator_init_fence() { current->init_fence = ++now; }
 
 void simulator_product_fence() { current->product_fence = true; }
 

@@ -72,6 +72,9 @@ int simulator_named_barrier(unsigned id, unsigned count, int predicate);
 // A thread's own stores to shared memory become visible to copy engines and warpgroup products.
 void simulator_proxy_fence();
 
+// A thread's own mbarrier initialisations become visible to copy engines.
+void simulator_init_fence();
+
 // Products of a warpgroup: the accumulators are NaN from the issue on and hold the sum after the wait for its group. The
 // left operand lies in `registers`, four a thread, or where there are none, in shared memory at descriptor a.
 void simulator_product_fence();

@@ -40,7 +40,7 @@ inline bool mbarrier_try_wait(mbarrier* b, int parity) {
   simulator_mbarrier_wait(reinterpret_cast<uint64_t*>(b), static_cast<unsigned>(parity));
   return true;
 }
-inline void mbarrier_init_fence() {}
+inline void mbarrier_init_fence() { simulator_init_fence(); }
 inline void async_proxy_fence() { simulator_proxy_fence(); }
 
 inline void tma_load_2d(void* destination, const TensorMap* map, mbarrier* b, int column, int row) {

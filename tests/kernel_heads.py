@@ -17,6 +17,7 @@ import lamella.kernels
 
 KERNELS = Path(lamella.kernels.__file__).parent
 _LINE = re.compile(r"^// compile: (.*) -> (\d+) registers, (\d+) spills$", re.MULTILINE)
+_REGISTER = re.compile(r"%(?:f|r|rd)\d+")
 _ARCHITECTURES = re.compile(r"^// architectures: ([\w ]+)$", re.MULTILINE)
 
 
@@ -82,4 +83,34 @@ def dealt_registers(ptx: str) -> dict[str, tuple[int, int, int]]:
         numbers = [int(number[1]) for word in words if (number := re.search(word + r" (\d+)", body))]
         if len(numbers) == 3:
             found[name] = (numbers[0], numbers[1], numbers[2])
+    return found
+
+
+def touched_too_early(ptx: str) -> list[str]:
+    """Instructions that use registers of a warpgroup's product under way, or products that follow them without a fence.
+
+    To the compiler a product is finished when it is issued, so nothing but the order in which it happens to put the
+    instructions keeps others from its registers. Read from top to bottom: no product outlasts a round of its loop.
+    """
+    groups: list[set[str]] = []  # registers of those that were committed, the oldest first
+    issued: set[str] = set()  # and of those that were not yet
+    changed: set[str] = set()  # by others, since the last fence
+    found = []
+    for line in map(str.strip, ptx.splitlines()):
+        if line.startswith((".entry", ".visible .entry")):
+            groups, issued, changed = [], set(), set()
+        elif product := re.match(r"wgmma\.mma_async\S* \{([^}]*)\}, (?:\{([^}]*)\})?", line):
+            registers = set(_REGISTER.findall(f"{product[1]} {product[2] or ''}"))
+            found += [line] * bool(registers & changed)
+            issued |= registers
+        elif line.startswith("wgmma.fence"):
+            changed = set()
+        elif line.startswith("wgmma.commit_group"):
+            groups, issued = [*groups, issued], set()
+        elif left := re.match(r"wgmma\.wait_group\S* (\d+)", line):
+            groups = groups[max(0, len(groups) - int(left[1])) :]
+        elif instruction := re.match(r"(?:@!?%p\d+ )?[a-z]\S*\s+(.*);", line):
+            found += [line] * bool(issued.union(*groups) & set(_REGISTER.findall(instruction[1])))
+            written = re.match(r"\{[^}]*\}|%[a-z]+\d+", instruction[1])
+            changed |= set(_REGISTER.findall(written[0])) if written else set()
     return found

@@ -185,6 +185,15 @@ def _gradients_of_values_not_finite(sim: SimulatorBackend) -> None:
     _agree([None, None, dq, None, dv], (None, None, expected[2][0, 0], None, expected[4][0, 0]), _UNITS[BF16])
 
 
+def _key_behind_the_last_query(sim: SimulatorBackend) -> None:
+    """What only a query that does not exist would see, in a tile that has such queries, has no gradient."""
+    q, k, v, dy = _arrays(HALF, 1, 1, 1, 100, 140, 64)
+    k[0, 0, 101], v[0, 0, 105, 3] = np.nan, np.inf
+    found = _computed(sim, [q, k, v, dy], {"causal": True})
+    k[0, 0, 101] = v[0, 0, 105] = 0
+    _agree(found, oracle(q, k, v, dy, causal=True), _UNITS[HALF])
+
+
 def _wide_heads(sim: SimulatorBackend) -> None:
     _check(sim, HALF, (1, 1, 1, 64, 161, 256), causal=True, causal_offset=130)
 
@@ -194,6 +203,7 @@ CASES: dict[str, Callable[[SimulatorBackend], None]] = {
     "blind and backwards": _blind_and_backwards,
     "hidden, not finite": _hidden_is_not_finite,
     "gradients, not finite": _gradients_not_finite,
+    "a key behind the last query": _key_behind_the_last_query,
     "gradients of values, not finite": _gradients_of_values_not_finite,
     "wide heads": _wide_heads,
     "open keys": _open_keys,

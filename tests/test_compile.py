@@ -14,7 +14,7 @@ import pytest
 from lamella.backend import read_source
 from lamella.testing import nvrtc
 
-from .kernel_heads import KERNELS, Variant, architectures, complaints, dealt_registers, variants
+from .kernel_heads import KERNELS, Variant, architectures, complaints, dealt_registers, touched_too_early, variants
 
 _FILES = sorted(KERNELS.glob("*.cu"))
 _ALL = [
@@ -64,6 +64,7 @@ def test_a_variant_compiles_within_its_budget(variant: Variant, architecture: st
         registers = compiled.registers[kernel]
         assert copying <= registers <= multiplying
         assert 128 * copying + (threads - 128) * multiplying <= threads * registers
+    assert not touched_too_early(compiled.ptx)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,7 @@ def test_a_variant_compiles_with_cuda_13(variant: Variant):
     assert not complaints(compiled.log), compiled.log
     if architecture == "90a":  # registers are dealt out by the kernel itself, so a spill is a mistake in any release
         assert max(compiled.spills.values()) <= variant.spills, compiled.spills
+        assert not touched_too_early(compiled.ptx)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,37 @@ def test_softmax_moves_16_bytes_at_a_time(variant: Variant):
         at_most = 0 if "STRIDED" in variant.defines else 3 if "backward" in name else 2
         at_most += split and (2 if "forward" in name else 1)  # and what is known of parts
         assert len(narrow) <= at_most, f"{name}: {narrow}"
+
+
+_PRODUCTS = """
+    wgmma.fence.sync.aligned;
+    wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%f1, %f2}, %rd1, %rd2, 1, 1, 1, 0, 0;
+    wgmma.commit_group.sync.aligned;
+    wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%f3, %f4}, {%r1, %r2}, %rd2, 1, 1, 1, 0;
+    wgmma.commit_group.sync.aligned;
+    wgmma.wait_group.sync.aligned 1;
+    mul.f32 %f5, %f1, %f6;
+    wgmma.wait_group.sync.aligned 0;
+    add.f32 %f3, %f3, %f6;
+    wgmma.fence.sync.aligned;
+    wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%f3, %f4}, %rd1, %rd2, 1, 1, 1, 0, 0;"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("", "", ""),
+        ("%f1, %f6", "%f3, %f6", "mul.f32 %f5, %f3, %f6;"),  # the sum of a product that may be under way
+        ("mul.f32 %f5", "@%p1 mul.f32 %f4", "@%p1 mul.f32 %f4, %f1, %f6;"),
+        ("%f5, %f1, %f6", "%r1, %r7, %r8", "mul.f32 %r1, %r7, %r8;"),  # its left operand
+        ("aligned 0;", "aligned 1;", "add.f32 %f3, %f3, %f6;"),
+        ("%f6;\n    wgmma.fence.sync.aligned;", "%f6;", "wgmma.mma_async"),
+    ],
+)
+def test_the_check_sees_what_is_touched_too_early(old, new, said):
+    found = touched_too_early(_PRODUCTS.replace(old, new))
+    assert len(found) == bool(said), found
+    assert all(line.startswith(said) for line in found)
 
 
 def test_the_check_sees_registers_that_are_dealt_out():

@@ -142,6 +142,15 @@ def test_a_large_mean_is_no_worse_than_in_the_definition(centre: float, cols: in
     assert abs(found - exact).max() <= 2 * abs(mean - exact).max() + 6e-8 * abs(centre)
 
 
+@pytest.mark.parametrize("cols", [64, 768, 4096])
+@pytest.mark.parametrize("centre", [0.5, 1.0, 1.5, 2.0, 3.0, 3.9])
+def test_a_mean_that_is_not_far_away_is_no_worse_than_in_the_definition(centre: float, cols: int) -> None:
+    x = (normal(320, cols) + centre).astype(np.float32)
+    expected = normalised(x.astype(np.float64), (1,), 1e-5)
+    plain = kernels.layer_norm_definition(x, None, None, 1e-5)[0]
+    assert abs(kernels.layer_norm(x)[0] - expected).max() <= 2 * abs(plain - expected).max()
+
+
 def test_constant_rows_give_the_bias(device: Device) -> None:
     (x, b) = on(device, np.full((2, 5), 3.0, np.float32), normal(5).astype(np.float32))
     assert_close(kernels.layer_norm(x, None, b)[0], np.broadcast_to(backend_for(device).to_numpy(b), (2, 5)))

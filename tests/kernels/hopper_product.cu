@@ -22,7 +22,9 @@ hopper_product(const __grid_constant__ TensorMap map_a, const __grid_constant__ 
       mbarrier_init(full + stage, 1);
       mbarrier_init(empty + stage, 1);
     }
+#ifndef BUG_INIT_FENCE
     mbarrier_init_fence();
+#endif
   }
 #ifndef BUG_BARRIER
   __syncthreads();
