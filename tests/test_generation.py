@@ -375,7 +375,7 @@ def test_beams_of_a_batch_are_those_of_its_rows_on_every_device(device: Device) 
 
 
 def test_an_end_counts_only_among_the_best_of_its_step() -> None:
-    search = _Search(2, 5, 1.0, False, 0)
+    search = _Search(2, 5, 1.0, False, (0,))
     search.beams = [(-0.1, (1,)), (-0.2, (2,))]
     going = search.advance(np.array([-1.0, -2.0, -3.0, -4.0]), np.array([0, 3, 5, 8]), 5)  # of 5 tokens 0 ends
     assert going == [(0, 3), (1, 3)]
@@ -389,7 +389,7 @@ def test_an_end_counts_only_among_the_best_of_its_step() -> None:
     (0.0, -0.4, False), (0.0, -0.5, True),
 ])  # fmt: skip
 def test_a_search_ends_when_no_beam_can_become_better(penalty: float, total: float, settled: bool) -> None:
-    search = _Search(1, 10, penalty, False, 0)
+    search = _Search(1, 10, penalty, False, (0,))
     search.ended, search.beams = [(-0.5, (0,))], [(total, (1, 1, 1))]
     assert search._settled(3) is settled
     search.early = True
