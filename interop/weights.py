@@ -20,6 +20,8 @@ from ..training.checkpoint import each_once, read
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PREFIXES = ("module.", "_orig_mod.", "transformer.", "model.", "bert.")  # of wrappers, and of models inside models
 
+_MOST_TRIALS = 50  # of one name; wrappers are seldom more than three deep
+
 
 class Joined(NamedTuple):
     r"""A weight of ours that other files hold in parts.
@@ -301,6 +303,8 @@ def _place(theirs: str, shapes: Mapping[str, Any], names: Names) -> _Place | Non
         for ours, other in names.tied:
             if left == other and ours in shapes:
                 return _Place(ours, again=True)
+        if len(waiting) > _MOST_TRIALS:  # a name made to be tried for ever
+            return None
         waiting += [left.removeprefix(prefix) for prefix in names.prefixes if left.startswith(prefix)]
     return None
 

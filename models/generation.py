@@ -13,6 +13,7 @@ from ..layers import KVCache, Module
 from ..layers.lengths import length
 from ..layers.real import real
 from .sampling import draw, greatest, keep_top_k, keep_top_p, penalize_repetition
+from .transformer import EncoderDecoder
 
 
 def generate(
@@ -236,6 +237,8 @@ class Decoder:
             raise TypeError(f"{name}: model must be a Module, got {model!r}")
         if memory is not None and not hasattr(model, "decode"):
             raise TypeError(f"{name}: with memory the model must have a method decode, got {type(model).__name__}")
+        if memory is None and isinstance(model, EncoderDecoder):
+            raise TypeError(f"{name}: memory must be given for an EncoderDecoder: model.encode(source)")
         if memory is not None and padding is not None:
             raise ValueError(f"{name}: ids must be of one length with memory, got {prompt.shape[1] - padding}")
         places, most = prompt.shape[1] + more - 1, getattr(model, "max_len", None)

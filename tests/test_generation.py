@@ -412,6 +412,8 @@ def test_writing_names_what_is_wrong(function: Any) -> None:
         list(function(model, [1], 4, eos_id=1000))
     with pytest.raises(TypeError, match=f"{name}: model must be a Module, got 3"):
         function(3, [1], 4)
+    with pytest.raises(TypeError, match=rf"{name}: memory must be given for an EncoderDecoder: model\.encode"):
+        function(reader(), [1], 4)
     with pytest.raises(ValueError, match=rf"{name}: ids must be of one length with memory, got \[1 2\]"):
         function(reader(), [[1], [1, 2]], 4, memory=object())
     L.init.assign(model.wpe.weight, np.full((40, 16), np.nan, np.float32))

@@ -248,6 +248,16 @@ def test_a_prefix_that_is_a_part_of_the_model_stays() -> None:
     assert float(wrapped.model.bias.sum()) == 0.0
 
 
+def test_a_name_of_many_prefixes_is_given_up_and_one_of_some_is_read() -> None:
+    model = L.Linear(2, 1, bias=False)
+    weight = np.array([[3.0, 4.0]], np.float32)
+    report = load_weights(model, {"module.model." * 10 + "weight": weight})
+    assert report.unexpected == []
+    np.testing.assert_array_equal(model.weight.to_numpy(), weight)
+    with pytest.raises(KeyError, match=r"missing: weight; unexpected: (module\.){1000}weight"):
+        load_weights(model, {"module." * 1000 + "weight": weight})
+
+
 def test_a_shared_weight_may_come_under_any_of_its_names() -> None:
     class Shared(L.Module):
         def __init__(self) -> None:
