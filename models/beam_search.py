@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..backend import Array, backend_for, backend_of, device
@@ -11,14 +12,14 @@ from ..kernels import log_softmax
 from ..layers import Module
 from ..layers.lengths import length
 from ..layers.real import real
-from .generation import Decoder, prompts
+from .generation import Decoder, end_tokens, prompts
 
 
 class Hypothesis(NamedTuple):
     """A sequence that beam search found.
 
     Attributes:
-        tokens: the new tokens, int64 on the host; the last is ``eos_id`` where the sequence ended.
+        tokens: the new tokens, int64 on the host; the last is an ``eos_id`` where the sequence ended.
         score: ``log p(tokens) / len(tokens) ** length_penalty``.
     """
 
@@ -35,7 +36,7 @@ def beam_search(
     num_return: int = 1,
     length_penalty: float = 1.0,
     early_stopping: bool = False,
-    eos_id: int | None = None,
+    eos_id: int | Sequence[int] | None = None,
     memory: Any = None,
     use_cache: bool = True,
 ) -> list[list[Hypothesis]]:
@@ -54,7 +55,7 @@ def beam_search(
             above 0 favours long sequences, 0 compares probabilities.
         early_stopping: end a row as soon as ``num_beams`` sequences have ended; else only when no beginning can become
             better than these.
-        eos_id: a sequence ends with this token; None: at ``max_new_tokens``.
+        eos_id: a sequence ends with this token, or with one of these; None: at ``max_new_tokens``.
     Returns:
         for each row of ``ids`` (for one where it is one sequence) its sequences, the best first.
     Raises:
@@ -73,15 +74,16 @@ def beam_search(
         raise ValueError(f"{name}: length_penalty must be finite, got {penalty}")
     if not isinstance(early_stopping, bool):
         raise TypeError(f"{name}: early_stopping must be True or False, got {early_stopping!r}")
-    eos_id = None if eos_id is None else length(name, "eos_id", eos_id)
-    decoder = Decoder(name, model, prompt, padding, memory, steps, use_cache, eos_id)
+    ends = end_tokens(name, eos_id)
+    decoder = Decoder(name, model, prompt, padding, memory, steps, use_cache, ends)
     if not len(prompt):
         return []
-    searches = [_Search(width, steps, penalty, early_stopping, eos_id) for _ in prompt]
+    searches = [_Search(width, steps, penalty, early_stopping, ends) for _ in prompt]
     new, beams = prompt, 1  # one beam a row at first: all would be alike
+    enough = max(2, 1 + len(set(ends))) * width  # of them width do not end
     for _ in range(steps):
         logp = log_softmax(decoder.scores(new), -1)  # (rows · beams, V)
-        values, places = _best(logp.reshape(len(prompt), beams, -1), searches, 2 * width)
+        values, places = _best(logp.reshape(len(prompt), beams, -1), searches, enough)
         rows, tokens = [], []
         for i, search in enumerate(searches):
             for beam, token in search.advance(values[i], places[i], logp.shape[1]):
@@ -97,8 +99,8 @@ def beam_search(
 class _Search:
     """The search of one row: its beams, and the sequences that have ended."""
 
-    def __init__(self, width: int, steps: int, penalty: float, early: bool, eos_id: int | None) -> None:
-        self.width, self.steps, self.penalty, self.early, self.eos_id = width, steps, penalty, early, eos_id
+    def __init__(self, width: int, steps: int, penalty: float, early: bool, ends: tuple[int, ...]) -> None:
+        self.width, self.steps, self.penalty, self.early, self.ends = width, steps, penalty, early, ends
         self.beams: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]  # log p and tokens, the best first
         self.ended: list[tuple[float, tuple[int, ...]]] = []  # a heap of the best, the worst of them first
         self.over = False
@@ -114,7 +116,7 @@ class _Search:
             if total == -math.inf or len(going) == self.width:
                 break
             tokens = (*self.beams[beam][1], token)
-            if token == self.eos_id:
+            if token in self.ends:
                 if rank < self.width:
                     self._keep(total, tokens)
             else:

@@ -25,7 +25,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     repetition_penalty: float = 1.0,
-    eos_id: int | None = None,
+    eos_id: int | Sequence[int] | None = None,
     pad_id: int | None = None,
     memory: Any = None,
     use_cache: bool = True,
@@ -46,8 +46,8 @@ def generate(
         top_k: only the k tokens with the greatest scores can be drawn; this and the next need a temperature above 0.
         top_p: only the fewest most probable tokens whose probabilities add up to this can be drawn.
         repetition_penalty: above 1 makes tokens less likely that the sequence, its beginning included, already holds.
-        eos_id: a row ends with this token; all rows ended end the writing.
-        pad_id: what follows the end of a row; ``eos_id`` by default. It need not be a token of the model.
+        eos_id: a row ends with this token, or with one of these; all rows ended end the writing.
+        pad_id: what follows the end of a row; the first of ``eos_id`` by default. It need not be a token of the model.
         memory: what an encoder made of N sources, with a method ``take(rows)``.
         use_cache: whether keys and values of earlier tokens are kept; else all is computed anew for each token.
         rng: the stream of the draws, two words for each row and token; a fresh generator by default. A seed gives the
@@ -77,7 +77,7 @@ def stream(
     top_k: int | None = None,
     top_p: float | None = None,
     repetition_penalty: float = 1.0,
-    eos_id: int | None = None,
+    eos_id: int | Sequence[int] | None = None,
     pad_id: int | None = None,
     memory: Any = None,
     use_cache: bool = True,
@@ -107,7 +107,7 @@ def _writing(
     top_k: int | None,
     top_p: float | None,
     repetition_penalty: float,
-    eos_id: int | None,
+    eos_id: int | Sequence[int] | None,
     pad_id: int | None,
     memory: Any,
     use_cache: bool,
@@ -125,15 +125,18 @@ def _writing(
     top_p = None if top_p is None else real(name, "top_p", top_p)
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"{name}: top_p must be in (0, 1], got {top_p}")
-    eos_id = None if eos_id is None else length(name, "eos_id", eos_id)
-    pad_id = eos_id if pad_id is None else length(name, "pad_id", pad_id)
+    ends = end_tokens(name, eos_id)
+    if pad_id is not None:
+        pad_id = length(name, "pad_id", pad_id)
+    elif ends:
+        pad_id = ends[0]
     if not temperature and (top_k is not None or top_p is not None):
         raise ValueError(
             f"{name}: temperature must be above 0 with top_k or top_p, which are for draws, got {temperature=}, "
             f"{top_k=}, {top_p=}"
         )
     rng = as_generator(name, rng)
-    decoder = Decoder(name, model, prompt, padding, memory, count, use_cache, eos_id)
+    decoder = Decoder(name, model, prompt, padding, memory, count, use_cache, ends)
 
     def choose(scores: Array, seen: Any) -> Array:
         if seen is not None:
@@ -157,15 +160,26 @@ def _writing(
                 seen = _marked(scores, seen, new, padding)
             tokens = to_host(name, choose(scores, seen))
             new = tokens[:, None].copy()
-            if eos_id is not None:
-                new[ended] = eos_id  # what the model reads and nobody looks at; pad_id need not be one of its tokens
+            if ends:
+                new[ended] = ends[0]  # what the model reads and nobody looks at; pad_id need not be one of its tokens
                 tokens[ended] = pad_id
-                ended |= new[:, 0] == eos_id
+                ended |= _host().isin(new[:, 0], ends)
             yield tokens
-            if eos_id is not None and ended.all():
+            if ends and ended.all():
                 return
 
     return one, steps()
+
+
+def end_tokens(name: str, eos_id: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The tokens that end a sequence; none for None."""
+    if eos_id is None:
+        return ()
+    if not isinstance(eos_id, (list, tuple)):
+        return (length(name, "eos_id", eos_id),)
+    if not eos_id:
+        raise ValueError(f"{name}: eos_id must be a token, a list of at least one, or None, got {eos_id!r}")
+    return tuple(length(name, "eos_id", token) for token in eos_id)
 
 
 def prompts(name: str, ids: Any) -> tuple[Any, Any, bool]:
@@ -226,12 +240,12 @@ class Decoder:
         model, memory, use_cache: as for :func:`generate`.
         prompt, padding: from :func:`prompts`.
         more: tokens that will be asked for after the prompt.
-        eos_id: the token that ends a sequence, or None.
+        ends: the tokens that end a sequence.
     """
 
     def __init__(
         self, name: str, model: Module, prompt: Any, padding: Any, memory: Any, more: int, use_cache: bool,
-        eos_id: int | None,
+        ends: tuple[int, ...],
     ) -> None:  # fmt: skip
         if not isinstance(model, Module):
             raise TypeError(f"{name}: model must be a Module, got {model!r}")
@@ -247,7 +261,7 @@ class Decoder:
                 f"{name}: the model has {most} places (max_len), got a beginning of {prompt.shape[1]} and "
                 f"max_new_tokens={more}"
             )
-        self._name, self._eos_id = name, eos_id
+        self._name, self._ends = name, ends
         first = next(model.parameters(), None)
         self._place = device("cpu") if first is None else first.device
         self._model, self._memory, self._padding = model, memory, padding
@@ -266,8 +280,8 @@ class Decoder:
             else:
                 found = self._model.decode(ids, self._memory, cache=self._cache)  # type: ignore[attr-defined]
         last = found.data[:, -1]
-        if self._eos_id is not None and self._eos_id >= last.shape[1]:
-            raise ValueError(f"{self._name}: eos_id must be in 0 … {last.shape[1] - 1}, got {self._eos_id}")
+        if self._ends and max(self._ends) >= last.shape[1]:
+            raise ValueError(f"{self._name}: eos_id must be in 0 … {last.shape[1] - 1}, got {max(self._ends)}")
         return last.astype("float32") if last.dtype.itemsize == 2 else last
 
     def reorder(self, rows: Any) -> None:

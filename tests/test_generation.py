@@ -213,6 +213,34 @@ def test_a_row_ends_with_its_last_token_and_the_writing_with_the_last_row() -> N
     np.testing.assert_array_equal(alone, free[0, : ends[0] + 1])
 
 
+def test_several_tokens_may_end_a_row() -> None:
+    model = gpt()
+    free = models.generate(model, [[5, 1], [3, 3]], 12)
+    first, second = int(free[0, 3]), int(free[1, 6])
+    ends = [next((i for i, token in enumerate(row) if token in (first, second)), 11) for row in free]
+    assert max(ends) < 11
+    found = models.generate(model, [[5, 1], [3, 3]], 12, eos_id=[second, first])
+    assert found.shape == (2, max(ends) + 1)
+    for row, expected, end in zip(found, free, ends, strict=True):
+        np.testing.assert_array_equal(row[: end + 1], expected[: end + 1])
+        assert (row[end + 1 :] == second).all()
+    for eos_id, message in (([], "eos_id must be a token, a list of at least one"), ([1, -1], "at least 0, got -1")):
+        with pytest.raises(ValueError, match=message):
+            models.generate(model, [1], 2, eos_id=eos_id)
+    with pytest.raises(ValueError, match=r"eos_id must be in 0 … .* got 1000"):
+        models.generate(model, [1], 2, eos_id=(1, 1000))
+
+
+def test_a_beam_of_one_with_several_end_tokens_is_greedy_until_one_of_them() -> None:
+    """With as many end tokens as beams and one more, the best continuations could all be ends."""
+    model = gpt(vocab=4)
+    free = models.generate(model, [1, 3], 6).tolist()
+    ends = sorted(set(range(4)) - {free[0]})
+    (found,) = models.beam_search(model, [1, 3], 6, num_beams=1, eos_id=ends)[0]
+    stop = next((i for i, token in enumerate(free) if token in ends), 5)
+    assert found.tokens.tolist() == free[: stop + 1]
+
+
 def test_a_stream_gives_each_token_as_soon_as_it_is_chosen() -> None:
     model, asked = gpt(dropout=0.5), []
     model.register_forward_pre_hook(lambda module, inputs: asked.append((module.training, *inputs[0].shape)))
@@ -286,21 +314,21 @@ def test_the_work_for_a_token_grows_by_the_same_for_each_token_before_it(
 
 
 # -- beam search -----------------------------------------------------------------------------------------------------
-def every_sequence(logp: Any, vocab: int, eos: int | None, longest: int) -> list[tuple[float, tuple[int, ...]]]:
-    """All sequences that end with ``eos`` or at the longest length, with their log p, by walking through them all."""
+def every_sequence(logp: Any, vocab: int, eos: list[int], longest: int) -> list[tuple[float, tuple[int, ...]]]:
+    """All sequences that end with one of ``eos`` or at the longest length, with their log p, by walking through all."""
     found, open_ = [], [((), 0.0)]
     for place in range(1, longest + 1):
         going = []
         for (tokens, total), token in itertools.product(open_, range(vocab)):
             more = (*tokens, token), total + logp(tokens)[token]
-            (found if token == eos or place == longest else going).append(more)
+            (found if token in eos or place == longest else going).append(more)
         open_ = going
     return [(total, tokens) for tokens, total in found]
 
 
-@pytest.mark.parametrize("eos", [2, None])
+@pytest.mark.parametrize("eos", [2, None, [0, 2]])
 @pytest.mark.parametrize("penalty", [1.0, 0.0, -0.5, 3.0])
-def test_a_wide_beam_finds_what_an_exhaustive_search_finds(penalty: float, eos: int | None) -> None:
+def test_a_wide_beam_finds_what_an_exhaustive_search_finds(penalty: float, eos: Any) -> None:
     model, start, longest = gpt(vocab=4).eval(), [1, 3], 3
 
     def logp(tokens: tuple[int, ...]) -> np.ndarray:
@@ -308,7 +336,8 @@ def test_a_wide_beam_finds_what_an_exhaustive_search_finds(penalty: float, eos: 
             scores = model(np.array([[*start, *tokens]])).to_numpy()[0, -1].astype(np.float64)
         return scores - np.log(np.exp(scores).sum())
 
-    every = every_sequence(logp, 4, eos, longest)
+    ends = [] if eos is None else [eos] if isinstance(eos, int) else eos
+    every = every_sequence(logp, 4, ends, longest)
     ranked = sorted(((total / len(tokens) ** penalty, tokens) for total, tokens in every), reverse=True)
     (found,) = models.beam_search(model, start, longest, num_beams=64, num_return=9, length_penalty=penalty, eos_id=eos)
     assert [tuple(one.tokens) for one in found] == [tokens for _, tokens in ranked[:9]]
@@ -331,7 +360,7 @@ def test_a_wide_beam_over_an_encoder_and_decoder_finds_the_best_for_each_source(
                     scores = model.decode(np.array([[1, *tokens]]), one).to_numpy()[0, -1].astype(np.float64)
                 return scores - np.log(np.exp(scores).sum())
 
-            ranked = sorted(((t / len(s), s) for t, s in every_sequence(logp, 4, 2, 3)), reverse=True)
+            ranked = sorted(((t / len(s), s) for t, s in every_sequence(logp, 4, [2], 3)), reverse=True)
             assert [tuple(h.tokens) for h in found] == [tokens for _, tokens in ranked[:4]]
 
 
@@ -346,7 +375,7 @@ def test_beams_of_a_batch_are_those_of_its_rows_on_every_device(device: Device) 
 
 
 def test_an_end_counts_only_among_the_best_of_its_step() -> None:
-    search = _Search(2, 5, 1.0, False, 0)
+    search = _Search(2, 5, 1.0, False, (0,))
     search.beams = [(-0.1, (1,)), (-0.2, (2,))]
     going = search.advance(np.array([-1.0, -2.0, -3.0, -4.0]), np.array([0, 3, 5, 8]), 5)  # of 5 tokens 0 ends
     assert going == [(0, 3), (1, 3)]
@@ -360,7 +389,7 @@ def test_an_end_counts_only_among_the_best_of_its_step() -> None:
     (0.0, -0.4, False), (0.0, -0.5, True),
 ])  # fmt: skip
 def test_a_search_ends_when_no_beam_can_become_better(penalty: float, total: float, settled: bool) -> None:
-    search = _Search(1, 10, penalty, False, 0)
+    search = _Search(1, 10, penalty, False, (0,))
     search.ended, search.beams = [(-0.5, (0,))], [(total, (1, 1, 1))]
     assert search._settled(3) is settled
     search.early = True
