@@ -1,8 +1,8 @@
 """Everything that needs a GPU, in one command: ``make gpu OUT=folder PART=tests|conformance|sanitizer|bench|all``.
 
 A part takes at most eight minutes; what it did not reach it leaves to the next call of the same command, which goes on
-where this one ended (as long as the commit and the device are the same). A finished part writes one dated file into the
-folder, in the form of ``benchmarks/record.py``. Not yet run on hardware.
+where this one ended (as long as the commit, the files and the device are the same). A finished part writes one dated
+file into the folder, in the form of ``benchmarks/record.py``. Not yet run on hardware.
 
 Exit status 0: everything passed; or no CUDA device answers, which is said, and with ``REQUIRE=1`` is 1. 1: something
 failed, or nothing could be checked: a report in which no test ran is not a pass. 3: not finished, call again.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import datetime
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -174,6 +175,15 @@ def commit() -> str:
     return said.stdout.strip() or "unknown"
 
 
+def sources(root: Path = ROOT) -> str:
+    """A number for what the files say: a commit does not tell changes on top of it, or no commit is known."""
+    digest = hashlib.sha256()
+    for file in sorted(root.glob("[!.]*/**/*")):
+        if file.suffix in {".py", ".cu", ".cuh", ".h", ".cpp"}:
+            digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def ask_machine(python: str) -> dict[str, Any]:
     """What is tested, where: no figure without the machine's name."""
     answer = subprocess.run([python, "-c", ASK_CUPY], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -309,7 +319,7 @@ def go_on(part: str, wanted: list[str], progress: Path, key: dict[str, str], wor
         part: its name.
         wanted: its items.
         progress: the file that holds what is done.
-        key: commit and device; what was done under another one is done again.
+        key: commit, files and device; what was done under another one is done again.
         work: ``work(item, seconds)`` does one.
     """
     done: dict[str, Any] = {}
@@ -361,7 +371,7 @@ def run_part(part: str, python: str, found: dict[str, Any], out: Path) -> int:
         )
         return 1
     progress = out / f"progress-{part}.json"
-    key = {"commit": found["commit"], "device": found["machine"]["device"]}
+    key = {"commit": found["commit"], "sources": sources(), "device": found["machine"]["device"]}
     done = go_on(part, items(part, python), progress, key, lambda item, left: do(part, item, python, out, left))
     if done is None:
         return UNFINISHED

@@ -112,6 +112,27 @@ def test_a_part_ends_in_time_and_goes_on_where_it_ended(gpu: ModuleType, worked:
     assert written["checks"] == {item: {k: v for k, v in PASSED.items() if k != "failures"} for item in "abc"}
 
 
+def test_changed_files_are_seen(gpu: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / ".venv/lib").mkdir(parents=True)
+    file = tmp_path / "kernels/softmax.cu"
+    file.write_text("one", encoding="utf-8")
+    before = gpu.sources(tmp_path)
+    (tmp_path / ".venv/lib/other.py").write_text("not ours", encoding="utf-8")
+    assert gpu.sources(tmp_path) == before
+    file.write_text("two", encoding="utf-8")
+    assert gpu.sources(tmp_path) != before
+
+
+def test_changed_files_begin_anew_where_the_commit_is_the_same(
+    gpu: ModuleType, worked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for said in ("one", "two"):
+        monkeypatch.setattr(gpu, "sources", lambda said=said: said)
+        gpu.run_part("tests", "python", MACHINE, tmp_path)
+    assert worked == ["a", "b", "a", "b"]
+
+
 @pytest.mark.parametrize("other", [{"commit": "def"}, {"machine": {**MACHINE["machine"], "device": "another"}}])
 def test_another_commit_or_device_begins_anew(
     other: dict[str, Any], gpu: ModuleType, worked: list[str], tmp_path: Path
