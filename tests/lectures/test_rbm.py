@@ -29,6 +29,23 @@ def test_the_exact_gradient_raises_the_likelihood_at_each_step(lecture: ModuleTy
     assert (np.diff(curve) > 0).all()
 
 
+@pytest.mark.parametrize(("how", "steps"), [("CD-1", 1), ("CD-10", 10), ("persistent CD", 1)])
+def test_chains_begin_at_the_data_or_never_end(lecture: ModuleType, how: str, steps: int) -> None:
+    ends: list[Any] = [None]
+
+    class Watched(models.RBM):
+        def contrastive_divergence(self, v: Any, chain: Any = None, **options: Any) -> Any:
+            assert chain is (ends[-1] if how == "persistent CD" else None)
+            assert options == {"steps": steps}
+            loss, end = super().contrastive_divergence(v, chain, **options)
+            ends.append(end)
+            return loss, end
+
+    rbm = Watched(4, 2, rng=lamella.Generator(0))
+    lecture.learn(rbm, np.eye(4, dtype="float32"), how, 3, 0.1, lamella.Generator(1))
+    assert len(ends) == 4
+
+
 @pytest.mark.slow
 def test_neither_contrastive_divergence_is_the_gradient_and_both_end_far_above(found: dict[str, Any]) -> None:
     exact = found["exact gradient"]
