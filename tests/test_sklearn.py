@@ -326,6 +326,56 @@ def test_a_pickled_estimator_predicts_and_goes_on_as_the_original(estimator: Any
         np.testing.assert_array_equal(one.data, other.data)
 
 
+def noisy(in_features: int, out_features: int, *, rng: lamella.Generator) -> L.Module:
+    return L.Sequential(L.Linear(in_features, 8, rng=rng), L.Dropout(0.5, rng=rng.spawn()), L.Linear(8, out_features))
+
+
+NOISY = [
+    quick(dropout=0.5, max_iter=3, warm_start=True),
+    quick(module=noisy, max_iter=3, warm_start=True),
+    Autoencoder(noise=0.5, max_iter=3, warm_start=True, random_state=0),
+]
+
+
+@pytest.mark.parametrize("estimator", NOISY, ids=["mlp", "module", "autoencoder"])
+def test_masks_and_noise_go_on_where_the_pickled_estimator_was(estimator: Any) -> None:
+    x, y = blobs()
+    original = clone(estimator).fit(x, y)
+    restored = pickle.loads(pickle.dumps(original))
+    for model in (original, restored):
+        model.fit(x, y)
+    for one, other in zip(original.module_.parameters(), restored.module_.parameters(), strict=True):
+        np.testing.assert_array_equal(one.data, other.data)
+
+
+LATER: list[dict[str, Any]] = [
+    {"activation": "tanh"},
+    {"hidden_layer_sizes": (5,)},
+    {"optimizer": training.SGD, "alpha": 0.0},
+    {"module": noisy},
+]
+
+
+@pytest.mark.parametrize("later", LATER)
+def test_what_was_set_after_fit_does_not_change_what_was_pickled(later: dict[str, Any]) -> None:
+    x, y = blobs()
+    original = quick(max_iter=3).fit(x, y)
+    expected = original.predict_proba(x)
+    restored = pickle.loads(pickle.dumps(original.set_params(**later)))
+    np.testing.assert_array_equal(restored.predict_proba(x), expected)
+    assert restored.get_params() == original.get_params()
+    again = pickle.loads(pickle.dumps(restored))  # and a copy of the copy
+    np.testing.assert_array_equal(again.predict_proba(x), expected)
+
+
+def test_an_rbm_is_restored_whose_size_was_set_after_fit() -> None:
+    x = (np.arange(24).reshape(6, 4) % 3 == 0).astype("float64")
+    original = BernoulliRBM(3, n_iter=2, random_state=0).fit(x)
+    expected = original.transform(x)
+    restored = pickle.loads(pickle.dumps(original.set_params(n_components=7)))
+    np.testing.assert_array_equal(restored.transform(x), expected)
+
+
 def test_a_classifier_learns_on_every_device(device: Device) -> None:
     x, y = blobs(2, 12)
     options: dict[str, Any] = {"hidden_layer_sizes": (2,), "max_iter": 1, "learning_rate_init": 1e-2}
@@ -499,6 +549,12 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         "LamellaClassifier: validation_fraction must leave examples to learn from and to judge by, got 0.0001 for",
     ),
     ({"device": "tpu"}, ValueError, "tpu"),
+    ({"optimizer": "adam"}, TypeError, "optimizer must make one, such as training.SGD, got 'adam'"),
+    (
+        {"module": lambda n, k, rng: L.Linear(n, k + 1, rng=rng)},
+        ValueError,
+        r"module must give one logit for each of 3 classes, so of one example \(1, 3\), got \(1, 4\)",
+    ),
 ]
 
 

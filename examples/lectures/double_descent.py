@@ -6,7 +6,7 @@ Random features: a hidden layer that is drawn and never trained, φ(x) = relu(W 
 - The training error reaches 0 at the interpolation threshold p = n and stays there.
 - The test error peaks at p = n, where the only exact fit goes through all the noise with a large ‖β‖.
 - Beyond, more features give a smaller ‖β‖ and a smaller test error, in the end below the best of p < n.
-- Both layers trained: the peak lies within a factor of two of n K / (64 + K) hidden units, K outputs for n examples.
+- Both layers trained: the median of the seeds peaks within a factor of two of n K / (64 + K) hidden units (K outputs).
 
 Source: Belkin et al. 2019, "Reconciling modern machine-learning practice and the bias-variance trade-off".
 """

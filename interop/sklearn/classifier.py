@@ -131,6 +131,16 @@ class LamellaClassifier(ClassifierMixin, Predictor):
         X = self._checked(X, reset=False)
         return self.classes_[self._outputs(X).argmax(axis=1)]
 
+    def _begin(self, x: Array, weights: Array | None) -> None:
+        super()._begin(x, weights)
+        if self.module is not None:
+            shape, wanted = self._outputs(x[:1]).shape, (1, self.n_outputs_)
+            if shape != wanted:
+                raise ValueError(
+                    f"{self._name}: module must give one logit for each of {wanted[1]} classes, so of one example "
+                    f"{wanted}, got {shape}"
+                )
+
     def _objective(self) -> Callable[[Tensor, Tensor], Tensor]:
         return cross_entropy if self.loss is None else self.loss
 

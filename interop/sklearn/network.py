@@ -19,6 +19,7 @@ from ...layers.lengths import length
 from ...layers.real import real
 from ...training import Adam, Callback, History, Optimizer, TrainingState, split
 from ...training import fit as train
+from ...training.random_state import generators_of
 from .arrays import FLOATS, host_library, on_host, plain_arrays
 
 ACTIVATIONS: dict[str, Callable[[], Any]] = {
@@ -59,6 +60,8 @@ class Network(BaseEstimator):
         self._rng, self._dtype = Generator(int(seed)), x.dtype.name
         total = len(x) if weights is None else float(weights.sum())
         self._decay = self._number("alpha") / (self._batch(len(x)) * total / len(x))
+        unneeded = "callbacks", "random_state"
+        self._made_with = {name: value for name, value in self.get_params(deep=False).items() if name not in unneeded}
         self.module_ = self._place(self._make(self._rng.spawn()))
         self.optimizer_ = self._make_optimizer()
         self.history_ = History()
@@ -69,6 +72,8 @@ class Network(BaseEstimator):
     def _make_optimizer(self) -> Optimizer:
         """The optimizer; what alpha shrinks are weights, not biases and the gains of norms."""
         make = Adam if self.optimizer is None else self.optimizer
+        if not callable(make):
+            raise TypeError(f"{self._name}: optimizer must make one, such as training.SGD, got {make!r}")
         parameters = list(self.module_.parameters())
         weights = [parameter for parameter in parameters if parameter.ndim > 1]
         groups: list[Any] = parameters
@@ -197,7 +202,7 @@ class Network(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         """Plain arrays and numbers: modules and optimizers are not pickled but made again."""
         state = super().__getstate__()
-        if isinstance(self.module, Module):
+        if isinstance(self.module, Module) or isinstance(state.get("_made_with", {}).get("module"), Module):
             raise TypeError(
                 f"{self._name}: with a Module for module it cannot be copied to another process or file; give a "
                 "function that makes it, module(in_features, out_features, rng=rng)"
@@ -205,18 +210,25 @@ class Network(BaseEstimator):
         if "module_" in state:
             module = {name: on_host(value) for name, value in self.module_.state_dict().items()}
             optimizer = {name: on_host(value) for name, value in self.optimizer_.state_dict().items()}
-            state = {**state, "module_": module, "optimizer_": optimizer, "_rng": self._rng.state}
+            masks = {path: generator.state for path, generator in generators_of(self.module_).items()}
+            state = {**state, "module_": module, "optimizer_": optimizer, "_rng": self._rng.state, "_masks": masks}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({name: value for name, value in state.items() if name not in ("module_", "optimizer_")})
+        made = "module_", "optimizer_", "_masks"
+        super().__setstate__({name: value for name, value in state.items() if name not in made})
         if "module_" in state:
             self._rng = Generator()
             self._rng.state = state["_rng"]
-            self.module_ = self._place(self._make(Generator(0)))
+            maker: Any = type(self)(**{**self._made_with, "device": self.device})  # set_params may have come after fit
+            fitted = {name: value for name, value in vars(self).items() if name not in self.get_params(deep=False)}
+            maker.__dict__.update(fitted)
+            maker.module_ = self.module_ = maker._place(maker._make(Generator(0)))
             self.module_.load_state_dict(plain_arrays(state["module_"]))
             self.module_.eval()
-            self.optimizer_ = self._make_optimizer()
+            for path, generator in generators_of(self.module_).items():
+                generator.state = state["_masks"][path]
+            self.optimizer_ = maker._make_optimizer()
             self.optimizer_.load_state_dict(plain_arrays(state["optimizer_"]))
 
 

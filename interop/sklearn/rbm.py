@@ -151,6 +151,7 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         super().__setstate__({name: value for name, value in state.items() if name != "module_"})
         if "module_" in state:
             self._rng = Generator()
-            self.module_ = self._make(Generator(0))
+            hidden, visible = state["module_"]["weight"].shape  # set_params may have come after fit
+            self.module_ = RBM(visible, hidden, rng=Generator(0)).to(self.device, self._dtype)
             self._rng.state, self.module_.rng.state = state["_rng"]
             self.module_.load_state_dict(plain_arrays(state["module_"]))
