@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import re
 import subprocess
@@ -301,11 +302,12 @@ def test_progress_is_for_terminals_only() -> None:
 
 @pytest.mark.slow
 def test_pytest_benchmark_runs_the_same_cases(tmp_path: Path) -> None:
-    file = tmp_path / "report.json"
+    file = tmp_path / "report.json"  # pytest-benchmark measures nothing in a process of several
     answer = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks", "-k", "softmax-f-32x10 or tape",
          "--benchmark-max-time=0.01", f"--benchmark-json={file}"],
         cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=False,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")},
     )  # fmt: skip
     assert answer.returncode == 0, answer.stdout
     found = record.results_of(json.loads(file.read_text(encoding="utf-8")))

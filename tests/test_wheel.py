@@ -90,7 +90,7 @@ def test_sdist_holds_what_tests_and_readers_need(built: tuple[Path, Path]) -> No
     wanted = {name for name in SOURCE_ONLY if (ROOT / name).exists()}
     for folder in ("tests", "examples", "benchmarks", "docs"):
         for file in (ROOT / folder).rglob("*"):
-            if file.is_file() and "__pycache__" not in file.parts:
+            if file.is_file() and not {"__pycache__", "_build", "generated"} & set(file.parts):
                 wanted.add(file.relative_to(ROOT).as_posix())
     assert "tests/test_wheel.py" in wanted
     assert not wanted - names
