@@ -85,10 +85,10 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "const bool masks = OPTIONS || (p.mask_kind != kNone || p.bias_kind != kNone);": "looks at what adds 0",
     },
     "attention_hopper.cu": {
-        "const bool hides = first + kRows >= seen_by(query0, length, p) || query0 + COLS > p.queries;": "looks at a tile "
-        "that hides nothing",
-        "const bool hides = first + kRows > seen_by(query0, length, p) || query0 + COLS >= p.queries;": "looks at a tile "
-        "that hides nothing",
+        "const bool hides = first + kRows >= seen_by(query0, length, p) || query0 + COLS > p.queries;": "looks at "
+        "a tile that hides nothing",
+        "const bool hides = first + kRows > seen_by(query0, length, p) || query0 + COLS >= p.queries;": "looks at "
+        "a tile that hides nothing",
         "const int open = factor >= 0.f ? seen_by(first, length, p) / COLS : 0;": "scores are all 0 there",
         "const int open = factor > 1.f ? seen_by(first, length, p) / COLS : 0;": "tiles one by one that could overlap",
         "const int begin = max(first - p.shift + 0, 0) / COLS, query_tiles = (p.queries + COLS - 1) / COLS;": "one "
