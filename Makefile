@@ -25,7 +25,7 @@ help:
 	@echo "make demo      train on handwritten digits on every usable device, in about a minute"
 	@echo "make lectures  every lecture's claims measured, printed and drawn, pictures in lectures-output (some minutes)"
 	@echo "make docs      the pages in docs/_build, with the pictures of make lectures where it has run (a minute)"
-	@echo "make test      the tests, one small case a branch (about seven minutes)"
+	@echo "make test      the tests, one small case a branch (four to seven minutes)"
 	@echo "make test-slow the wide matrices and the wheel"
 	@echo "make test-all  both"
 	@echo "make bench     every part of lamella once, each answer checked, in a minute; ARGS='--suite kernels' for more"
