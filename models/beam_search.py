@@ -7,12 +7,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..backend import Array, backend_for, backend_of, device
+from ..backend import Array, backend_of
 from ..kernels import log_softmax
 from ..layers import Module
 from ..layers.lengths import length
 from ..layers.real import real
-from .generation import Decoder, end_tokens, prompts
+from .generation import Decoder, end_tokens, host_library, prompts
 
 
 class Hypothesis(NamedTuple):
@@ -92,7 +92,7 @@ def beam_search(
         if all(search.over for search in searches):
             break
         decoder.reorder(rows)
-        new, beams = _host().asarray(tokens, "int64")[:, None], width
+        new, beams = host_library().asarray(tokens, "int64")[:, None], width
     return [search.result(wanted) for search in searches]
 
 
@@ -147,7 +147,7 @@ class _Search:
                 if total > -math.inf:
                     self._keep(total, tokens)
         best = sorted(self.ended, reverse=True)[:wanted]
-        return [Hypothesis(_host().asarray(tokens, "int64"), score) for score, tokens in best]
+        return [Hypothesis(host_library().asarray(tokens, "int64"), score) for score, tokens in best]
 
 
 def _best(logp: Array, searches: list[_Search], count: int) -> tuple[Any, Any]:
@@ -157,7 +157,7 @@ def _best(logp: Array, searches: list[_Search], count: int) -> tuple[Any, Any]:
     """
     backend = backend_of(logp)
     xp, (rows, beams, vocabulary) = backend.xp, logp.shape
-    before = _host().asarray([[0.0 if s.over else total for total, _ in s.beams[:beams]] for s in searches])
+    before = host_library().asarray([[0.0 if s.over else total for total, _ in s.beams[:beams]] for s in searches])
     totals = logp.astype("float64") + backend.from_numpy(before, backend.device_of(logp))[:, :, None]
     totals = totals.reshape(rows, beams * vocabulary)
     if not bool(xp.isfinite(totals.max(axis=1)).all()):
@@ -166,9 +166,5 @@ def _best(logp: Array, searches: list[_Search], count: int) -> tuple[Any, Any]:
     places = xp.argpartition(-totals, count - 1, axis=1)[:, :count]
     values = xp.take_along_axis(totals, places, axis=1)
     places, values = (backend.to_numpy(a) for a in (places, values))
-    order = _host().lexsort((places, -values), axis=1)
-    return tuple(_host().take_along_axis(a, order, axis=1) for a in (values, places))
-
-
-def _host() -> Any:
-    return backend_for(device("cpu")).xp
+    order = host_library().lexsort((places, -values), axis=1)
+    return tuple(host_library().take_along_axis(a, order, axis=1) for a in (values, places))

@@ -62,7 +62,7 @@ def generate(
         "generate", model, ids, max_new_tokens, temperature, top_k, top_p, repetition_penalty, eos_id, pad_id, memory,
         use_cache, rng,
     )  # fmt: skip
-    xp = _host()
+    xp = host_library()
     found = list(steps)
     tokens = xp.stack(found, axis=1) if found else xp.empty((0 if one else len(ids), 0), "int64")
     return tokens.reshape(-1) if one else tokens
@@ -149,11 +149,11 @@ def _writing(
         if top_p is not None and top_p < 1:
             scores = keep_top_p(scores, top_p)
         words = rng.bits((len(scores), 2)).astype("float64")
-        uniforms = (words[:, 0] * 2.0**21 + _host().floor(words[:, 1] * 2.0**-11)) * 2.0**-53
+        uniforms = (words[:, 0] * 2.0**21 + host_library().floor(words[:, 1] * 2.0**-11)) * 2.0**-53
         return draw(scores, backend_of(scores).from_numpy(uniforms, backend_of(scores).device_of(scores)))
 
     def steps() -> Iterator[Any]:
-        new, ended, seen = prompt, _host().zeros(len(prompt), bool), None
+        new, ended, seen = prompt, host_library().zeros(len(prompt), bool), None
         for _ in range(count):
             scores = decoder.scores(new)
             if penalty != 1:
@@ -163,7 +163,7 @@ def _writing(
             if ends:
                 new[ended] = ends[0]  # what the model reads and nobody looks at; pad_id need not be one of its tokens
                 tokens[ended] = pad_id
-                ended |= _host().isin(new[:, 0], ends)
+                ended |= host_library().isin(new[:, 0], ends)
             yield tokens
             if ends and ended.all():
                 return
@@ -200,7 +200,7 @@ def prompts(name: str, ids: Any) -> tuple[Any, Any, bool]:
 
 def _from_rows(name: str, ids: Sequence[Any]) -> tuple[Any, Any]:
     """A list of tokens, or of sequences of them, which then end together; and their padding as in :func:`prompts`."""
-    xp = _host()
+    xp = host_library()
     try:
         rows = [_on_host(row) if isinstance(row, Tensor) or is_array(row) else xp.asarray(row) for row in ids]
     except ValueError:  # of NumPy: lists of lists that differ
@@ -272,7 +272,7 @@ class Decoder:
     def scores(self, new: Any) -> Array:
         """Scores after these tokens, which follow those before: ``(N, V)`` on the model's device, not of 16 bits."""
         if self._cache is None:
-            new = self._all = _host().concatenate([self._all, new], axis=1)
+            new = self._all = host_library().concatenate([self._all, new], axis=1)
         ids = backend_for(self._place).from_numpy(new, self._place)
         with no_grad(), _evaluating(self._training):
             if self._memory is None:
@@ -321,7 +321,7 @@ def _evaluating(modules: list[Module]) -> Iterator[None]:
 
 def _marked(scores: Array, seen: Any, new: Any, padding: Any) -> Array:
     """Which tokens each sequence holds, ``(N, V)``, with the new ones."""
-    xp, backend = _host(), backend_of(scores)
+    xp, backend = host_library(), backend_of(scores)
     place = backend.device_of(scores)
     if seen is None:
         marks = xp.zeros(scores.shape, bool)
@@ -333,5 +333,6 @@ def _marked(scores: Array, seen: Any, new: Any, padding: Any) -> Array:
     return seen
 
 
-def _host() -> Any:
+def host_library() -> Any:
+    """The array library of the host, where tokens are chosen."""
     return backend_for(device("cpu")).xp

@@ -26,7 +26,7 @@ from lamella.testing import SimulatorBackend, simulator
 
 from .kernel_heads import KERNELS
 from .test_attention import normal, oracle
-from .test_attention_kernels import sections
+from .test_attention_kernels import rounded, sections, separate_operations
 
 SOURCE = KERNELS / "attention_hopper.cu"
 HALF, BF16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
@@ -261,28 +261,16 @@ def test_the_edges_of_tiles_keep_the_definition(queries: int, keys: int) -> None
             _check(sim, HALF, (1, 1, 1, queries, keys, 64), **options)
 
 
-def _rounded(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return a.astype(dtype).astype(np.float64)
-
-
 @pytest.mark.parametrize("dtype", [HALF, pytest.param(BF16, marks=pytest.mark.slow)], ids=str)
 def test_the_error_is_at_most_twice_that_of_separate_operations(dtype: np.dtype) -> None:
-    """Products, softmax and derivative one after the other, each rounded to the dtype once."""
     arrays = _arrays(dtype, 1, 2, 2, 80, 200, 64)
     expected = oracle(*arrays)
-    q, k, v, dy = (a.astype(np.float64) for a in arrays)
-    scores = _rounded(q @ k.swapaxes(2, 3) * 64**-0.5, dtype)
-    p = np.exp(scores - scores.max(-1, keepdims=True))
-    p = _rounded(p / p.sum(-1, keepdims=True), dtype)
-    out = _rounded(p @ v, dtype)
-    dp = _rounded(dy @ v.swapaxes(2, 3), dtype)
-    ds = _rounded(p * (dp - (dy * out).sum(-1, keepdims=True)), dtype)
-    plain = (out, None, ds @ k * 64**-0.5, ds.swapaxes(2, 3) @ q * 64**-0.5, p.swapaxes(2, 3) @ dy)
+    plain = separate_operations(*arrays)
     with hopper() as sim:
         found = _computed(sim, arrays, {})
     for a, b, e in zip(found, plain, expected, strict=False):
         if b is not None:
-            assert np.abs(a - e).max() <= 2 * np.abs(_rounded(b, dtype) - e).max() + 2.0**-22
+            assert np.abs(a - e).max() <= 2 * np.abs(rounded(b, dtype) - e).max() + 2.0**-22
 
 
 def test_the_results_are_those_of_the_kernels_for_every_device() -> None:

@@ -233,30 +233,35 @@ def test_tf32_is_used_where_it_is_allowed_and_nowhere_else(shape: tuple[int, ...
         _agree(_computed(sim, arrays, {}), expected, _UNITS["float"])
 
 
-def _rounded(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def rounded(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return a.astype(dtype).astype(np.float64)
+
+
+def separate_operations(q: Any, k: Any, v: Any, dy: Any) -> tuple[Any, ...]:
+    """Products, softmax and derivative one after the other, each rounded to the dtype once; in the oracle's order."""
+    dtype, scale = q.dtype, q.shape[3] ** -0.5
+    q, k, v, dy = (a.astype(np.float64) for a in (q, k, v, dy))
+    scores = rounded(q @ k.swapaxes(2, 3) * scale, dtype)
+    p = np.exp(scores - scores.max(-1, keepdims=True))
+    p = rounded(p / p.sum(-1, keepdims=True), dtype)
+    out = rounded(p @ v, dtype)
+    dp = rounded(dy @ v.swapaxes(2, 3), dtype)
+    ds = rounded(p * (dp - (dy * out).sum(-1, keepdims=True)), dtype)
+    return out, None, ds @ k * scale, ds.swapaxes(2, 3) @ q * scale, p.swapaxes(2, 3) @ dy
 
 
 @pytest.mark.parametrize("ctype", ["half", *(pytest.param(c, marks=pytest.mark.slow) for c in ("bfloat16", "float"))])
 def test_the_error_is_at_most_twice_that_of_separate_operations(ctype: str) -> None:
-    """Products, softmax and derivative one after the other, each rounded to the dtype once."""
     dtype = _DTYPES[ctype]
     arrays = _arrays(dtype, 1, 2, 2, 40, 70, 32, 32)
     expected = oracle(*arrays)
-    q, k, v, dy = (a.astype(np.float64) for a in arrays)
-    scores = _rounded(q @ k.swapaxes(2, 3) * 32**-0.5, dtype)
-    p = np.exp(scores - scores.max(-1, keepdims=True))
-    p = _rounded(p / p.sum(-1, keepdims=True), dtype)
-    out = _rounded(p @ v, dtype)
-    dp = _rounded(dy @ v.swapaxes(2, 3), dtype)
-    ds = _rounded(p * (dp - (dy * out).sum(-1, keepdims=True)), dtype)
-    plain = (out, None, ds @ k * 32**-0.5, ds.swapaxes(2, 3) @ q * 32**-0.5, p.swapaxes(2, 3) @ dy)
+    plain = separate_operations(*arrays)
     with simulator() as sim:
         found = _computed(sim, arrays, {})
     for a, b, e in zip(found, plain, expected, strict=False):
         if b is not None:
             floor = 2.0**-21 if ctype == "float" else 2.0**-22  # three products of tf32 for one of float
-            assert np.abs(a - e).max() <= 2 * np.abs(_rounded(b, dtype) - e).max() + floor
+            assert np.abs(a - e).max() <= 2 * np.abs(rounded(b, dtype) - e).max() + floor
 
 
 # -- strides ----------------------------------------------------------------------------------------------------------
